@@ -1,0 +1,146 @@
+#pragma once
+/// The model as a strategy sees it: named sites to put adapters on, base tensors to thaw, features to look at.
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mcit/types.hpp"
+
+namespace mcit {
+
+/// How the rows of the current forward pass belong to sequences.
+struct RowLayout {
+  Tensor sequence;                      ///< [N] int64: sequence of each row
+  Tensor position;                      ///< [N] int64: position of each row in its sequence
+  Tensor first;                         ///< [B] int64: first row of each sequence
+  Tensor last;                          ///< [B] int64: last row of each sequence in this pass
+  std::vector<std::int64_t> lengths;    ///< [B] rows of each sequence in this pass
+  bool decoding = false;                ///< true when each sequence adds one generated token
+};
+
+/// Routing of one batch. It travels with the forward pass, one entry per sequence, so that a batch may mix tasks.
+struct RouteContext {
+  RowLayout rows;
+  std::vector<std::int64_t> task;  ///< [B] task used for routing: known in training, selected at inference; -1 unknown
+  std::map<std::string, Tensor> memo;  ///< per site name: what an adapter decided at prefill and reuses while decoding
+};
+
+/// The one form every adapter of this field takes at a linear site:
+///
+///     y += mix(drop(x) downᵀ, x routeᵀ) upᵀ
+///
+/// LoRA scales, an expert mixture gates, a router picks. The site multiplies the rows of all its adapters' `down` and
+/// `route` in one GEMM with the group's other sites, so an adapter inherits the speed by describing itself.
+class MCIT_EXPORT Adapter {
+ public:
+  Adapter() = default;
+  Adapter(const Adapter&) = delete;
+  Adapter& operator=(const Adapter&) = delete;
+  virtual ~Adapter();
+
+  virtual Tensor down() const = 0;                ///< [r, in]: A
+  virtual Tensor up() const = 0;                  ///< [out, k]: B
+  virtual Tensor route() const { return {}; }     ///< [e, in]: rows that read the input without dropout; may be undefined
+  virtual double dropout() const { return 0.0; }  ///< probability, applied to what `down` reads while training
+
+  /// @param z      [N, r] = drop(x) downᵀ
+  /// @param logits [N, e] = x routeᵀ, undefined without route()
+  /// @param site   name of the site, the key for RouteContext::memo
+  /// @return       [N, k], what multiplies upᵀ
+  virtual Tensor mix(const Tensor& z, const Tensor& logits, RouteContext& route, const std::string& site) const = 0;
+
+  /// Tensors of this adapter by local name ("lora_A.weight"), trainable or not.
+  virtual Parameters parameters() const = 0;
+};
+using AdapterPtr = std::shared_ptr<Adapter>;
+
+/// A linear layer of the backbone, under its Hugging Face module name. Adapters are added by composition: the base
+/// weight stays where it is.
+class MCIT_EXPORT Site {
+ public:
+  Site(std::string name, Tensor weight, Tensor bias = {});
+
+  const std::string& name() const { return name_; }
+  const Tensor& weight() const { return weight_; }  ///< [out, in]
+  const Tensor& bias() const { return bias_; }      ///< [out] or undefined
+  std::int64_t in() const { return weight_.size(1); }
+  std::int64_t out() const { return weight_.size(0); }
+
+  /// @throws Error when the name is taken or a shape does not fit.
+  void attach(const std::string& adapter_name, AdapterPtr adapter);
+  void detach(const std::string& adapter_name);
+  /// An inactive adapter keeps its tensors and leaves the output alone.
+  void set_active(const std::string& adapter_name, bool active);
+  /// Active adapters in the order they were attached.
+  const std::vector<AdapterPtr>& active() const { return active_; }
+  AdapterPtr adapter(const std::string& adapter_name) const;  ///< null when absent
+
+ private:
+  struct Entry {
+    std::string name;
+    AdapterPtr adapter;
+    bool active = true;
+  };
+  Entry* find(const std::string& adapter_name);
+  void refresh();
+
+  std::string name_;
+  Tensor weight_, bias_;
+  std::vector<Entry> entries_;
+  std::vector<AdapterPtr> active_;
+};
+
+/// Outputs of a training forward pass: only rows with a label are scored.
+struct Forward {
+  Tensor logits;    ///< [M, V] float32
+  Tensor targets;   ///< [M] int64
+  Tensor sequence;  ///< [M] int64: which example of the batch each row belongs to
+};
+
+/// Mean cross-entropy over the M supervised rows.
+MCIT_EXPORT Tensor answer_loss(const Forward& out);
+
+struct BackboneInfo {
+  std::string family;             ///< e.g. "llava"
+  std::int64_t layers = 0;        ///< decoder blocks
+  std::int64_t hidden = 0;        ///< decoder width d
+  std::int64_t vocabulary = 0;
+  std::int64_t vision_hidden = 0; ///< tower width
+  std::int64_t image_tokens = 0;  ///< visual tokens per picture
+  std::int64_t feature_dim = 0;   ///< width of image_features()/text_features(); 0 when the folder has no CLIP towers
+};
+
+class MCIT_EXPORT Backbone {
+ public:
+  Backbone() = default;
+  Backbone(const Backbone&) = delete;
+  Backbone& operator=(const Backbone&) = delete;
+  virtual ~Backbone();
+
+  virtual const BackboneInfo& info() const = 0;
+  virtual at::Device device() const = 0;
+  virtual at::ScalarType dtype() const = 0;  ///< of the frozen weights; adapters are kept in float32
+
+  /// Linear sites whose name matches: a list of suffixes "q_proj,v_proj" within the decoder, "decoder" for all its
+  /// linears, "connector", or a regular expression between slashes "/…/" over the whole name.
+  /// @throws ConfigError when nothing matches.
+  virtual std::vector<Site*> sites(std::string_view pattern) = 0;
+
+  /// Base tensors by name: "connector", "decoder", "vision", "all", or "/regex/". They are leaves; set
+  /// requires_grad to train one. Group "connector" for the connector, "base" for the rest.
+  virtual Parameters parameters(std::string_view pattern) = 0;
+
+  /// Logits at supervised rows, on the autograd graph when grad mode is on. Uses route() for adapters.
+  virtual Forward forward(const Batch& batch) = 0;
+
+  /// CLIP embeddings of the pictures and of the prompts, unit length, without gradient. Rows without a picture are 0.
+  virtual Tensor image_features(const Batch& batch) = 0;  ///< [B, feature_dim]
+  virtual Tensor text_features(const Batch& batch) = 0;   ///< [B, feature_dim]
+
+  virtual RouteContext& route() = 0;
+};
+
+}  // namespace mcit

@@ -1,0 +1,81 @@
+// Key functions and defaults of the contract: defined once, here, so that types are the same on both sides of a plugin.
+#include <torch/types.h>
+
+#include "mcit/errors.hpp"
+#include "mcit/strategy.hpp"
+
+namespace mcit {
+
+Batches::~Batches() = default;
+Adapter::~Adapter() = default;
+Backbone::~Backbone() = default;
+Host::~Host() = default;
+Federated::~Federated() = default;
+Strategy::~Strategy() = default;
+
+std::vector<Stage> Strategy::plan(const StreamInfo& stream) const {
+  std::vector<Stage> stages;
+  for (std::size_t i = 0; i < stream.tasks.size(); ++i)
+    stages.push_back({stream.tasks[i].name, {static_cast<std::int64_t>(i)}});
+  return stages;
+}
+
+std::int64_t Strategy::stored_parameters() const {
+  std::int64_t total = 0;
+  for (const auto& [name, tensor] : state()) total += tensor.numel();
+  return total;
+}
+
+Tensor answer_loss(const Forward& out) {
+  if (out.logits.size(0) == 0) throw Error("loss", "no row of the batch has a label", "every example needs an answer");
+  return at::cross_entropy_loss(out.logits, out.targets);
+}
+
+Site::Site(std::string name, Tensor weight, Tensor bias)
+    : name_(std::move(name)), weight_(std::move(weight)), bias_(std::move(bias)) {}
+
+Site::Entry* Site::find(const std::string& adapter_name) {
+  for (Entry& entry : entries_)
+    if (entry.name == adapter_name) return &entry;
+  return nullptr;
+}
+
+void Site::refresh() {
+  active_.clear();
+  for (const Entry& entry : entries_)
+    if (entry.active) active_.push_back(entry.adapter);
+}
+
+void Site::attach(const std::string& adapter_name, AdapterPtr adapter) {
+  if (find(adapter_name)) throw Error(name_, "an adapter named '" + adapter_name + "' is attached already");
+  const Tensor down = adapter->down(), up = adapter->up(), route = adapter->route();
+  if (down.dim() != 2 || down.size(1) != in())
+    throw Error(name_, "adapter '" + adapter_name + "' reads another width than the site's " + std::to_string(in()));
+  if (up.dim() != 2 || up.size(0) != out())
+    throw Error(name_, "adapter '" + adapter_name + "' writes another width than the site's " + std::to_string(out()));
+  if (route.defined() && (route.dim() != 2 || route.size(1) != in()))
+    throw Error(name_, "the router of adapter '" + adapter_name + "' reads another width than the site's " + std::to_string(in()));
+  entries_.push_back({adapter_name, std::move(adapter), true});
+  refresh();
+}
+
+void Site::detach(const std::string& adapter_name) {
+  if (!find(adapter_name)) throw Error(name_, "no adapter named '" + adapter_name + "'");
+  std::erase_if(entries_, [&](const Entry& entry) { return entry.name == adapter_name; });
+  refresh();
+}
+
+void Site::set_active(const std::string& adapter_name, bool active) {
+  Entry* entry = find(adapter_name);
+  if (!entry) throw Error(name_, "no adapter named '" + adapter_name + "'");
+  entry->active = active;
+  refresh();
+}
+
+AdapterPtr Site::adapter(const std::string& adapter_name) const {
+  for (const Entry& entry : entries_)
+    if (entry.name == adapter_name) return entry.adapter;
+  return nullptr;
+}
+
+}  // namespace mcit
