@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "mcit/abi.hpp"
+#include "mcit/build_tag.hpp"
 #include "mcit/strategy.hpp"
 
 extern "C" {

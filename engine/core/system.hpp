@@ -1,0 +1,44 @@
+#pragma once
+/// What a run costs and where it ran: clocks, memory, hardware, build; and the wish to stop.
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace mcit {
+
+double peak_rss_mb();     ///< largest resident memory of this process so far, MiB
+double current_rss_mb();  ///< resident memory now, MiB
+double cpu_seconds();     ///< user and system time of all threads of this process
+
+/// Wall time since it was made or restarted.
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  void restart() { start_ = Clock::now(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now();
+};
+
+std::string utc_now();  ///< "2026-05-04T03:02:01Z"
+
+struct Hardware {
+  std::string cpu;          ///< model name as the kernel gives it
+  int logical_cores = 0;    ///< of the machine
+  int usable_cores = 0;     ///< this process may run on (affinity and cgroup quota)
+  double memory_gb = 0.0;   ///< GiB that this process may use (cgroup limit)
+  std::string system;       ///< kernel and architecture
+};
+Hardware hardware();
+
+std::string build_info();  ///< "mcit 0.1.0, gcc 12.2.0, Release"
+
+/// Ctrl-C or SIGTERM asks loops to stop at the next safe place; a second one ends the process. For the executable.
+void install_interrupt_handler();
+bool interrupted() noexcept;
+void request_interrupt() noexcept;  ///< as if Ctrl-C had been pressed
+void clear_interrupt() noexcept;
+
+}  // namespace mcit
