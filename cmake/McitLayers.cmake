@@ -4,7 +4,7 @@
 # row here; anything else stops the configure step, so the picture in docs/architecture.md stays true.
 set(_mcit_layer_sdk     "")
 set(_mcit_layer_core    "")
-set(_mcit_layer_metrics "")
+set(_mcit_layer_metrics core)
 set(_mcit_layer_data    sdk core)
 set(_mcit_layer_mini    data sdk core)
 set(_mcit_layer_model   sdk core)
@@ -33,6 +33,9 @@ function(mcit_options target)
     CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON POSITION_INDEPENDENT_CODE ON)
   if(MCIT_DEVELOPER)
     target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+      target_compile_options(${target} PRIVATE -Wno-restrict)  # false alarm on "a" + std::string (GCC bug 105651)
+    endif()
   endif()
 endfunction()
 
