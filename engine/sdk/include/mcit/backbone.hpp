@@ -52,6 +52,10 @@ class MCIT_EXPORT Adapter {
   /// @return       [N, k], what multiplies upᵀ
   virtual Tensor mix(const Tensor& z, const Tensor& logits, RouteContext& route, const std::string& site) const = 0;
 
+  /// Whether each row of mix() depends on its own row only. An adapter that pools over a sequence returns false, and the
+  /// top block then runs on all rows instead of the supervised ones.
+  virtual bool per_row() const { return true; }
+
   /// Tensors of this adapter by local name ("lora_A.weight"), trainable or not.
   virtual Parameters parameters() const = 0;
 };

@@ -1,0 +1,22 @@
+#pragma once
+/// One function a subcommand, each in its own cmd_<name>.cpp: declares flags and help, runs when chosen.
+
+namespace CLI {
+class App;
+}
+
+namespace mcit {
+
+void add_run(CLI::App& app);
+void add_compare(CLI::App& app);
+void add_metrics(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_plugins(CLI::App& app);
+void add_check_plugin(CLI::App& app);
+void add_new_plugin(CLI::App& app);
+void add_check_data(CLI::App& app);
+void add_make_data(CLI::App& app);
+void add_pretrain(CLI::App& app);
+void add_bench_step(CLI::App& app);
+
+}  // namespace mcit

@@ -1,0 +1,44 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "app/commands.hpp"
+#include "core/log.hpp"
+#include "core/system.hpp"
+#include "mcit/abi.hpp"
+#include "mcit/errors.hpp"
+
+// Exit codes: 0 done; 1 a check failed (check-plugin); 2 bad input or a failed run, with one line that says why;
+// 130 interrupted, with the state saved.
+int main(int argc, char** argv) {
+  CLI::App app{"Continual-learning experiments on multimodal large language models.", "mcit"};
+  app.set_version_flag("--version", mcit::build_info());
+  app.require_subcommand(1);
+  app.fallthrough();
+  bool quiet = false, verbose = false;
+  app.add_flag("-q,--quiet", quiet, "Warnings and errors only");
+  app.add_flag("-v,--verbose", verbose, "Also what is only of interest when something goes wrong");
+  app.parse_complete_callback([&] {
+    mcit::log::to_console(quiet ? mcit::log::Level::warn : verbose ? mcit::log::Level::debug : mcit::log::Level::info);
+  });
+  mcit::install_interrupt_handler();
+  mcit::add_run(app);
+  mcit::add_compare(app);
+  mcit::add_metrics(app);
+  mcit::add_generate(app);
+  mcit::add_plugins(app);
+  mcit::add_check_plugin(app);
+  mcit::add_new_plugin(app);
+  mcit::add_check_data(app);
+  mcit::add_make_data(app);
+  mcit::add_pretrain(app);
+  mcit::add_bench_step(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  } catch (const std::exception& e) {
+    mcit::log::error(e.what());
+    return mcit::interrupted() ? 130 : 2;
+  }
+  return 0;
+}

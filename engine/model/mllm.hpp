@@ -1,0 +1,127 @@
+#pragma once
+/// A LLaVA-shaped model: vision tower, connector, decoder; read from and written to Hugging Face folders.
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mcit/backbone.hpp"
+#include "model/decoder.hpp"
+#include "model/hf_config.hpp"
+#include "model/vision.hpp"
+
+namespace mcit {
+
+/// Where the model gets what belongs to a picture. Features are the tower's output before the connector.
+struct ImageSource {
+  std::function<Tensor(const std::string& path)> features;  ///< [image_tokens, vision_hidden] float32 on the CPU
+  std::function<Tensor(const std::string& path)> pixels;    ///< [3, S, S] float32
+};
+
+/// Answers that a restricted decoding may give, as token paths. An empty trie restricts nothing.
+class AnswerTrie {
+ public:
+  /// @param answers token ids of each answer, without end token
+  explicit AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, std::int64_t end_token);
+  struct Node {
+    std::map<std::int64_t, std::size_t> next;
+  };
+  const Node& node(std::size_t index) const { return nodes_[index]; }
+  bool empty() const { return nodes_.size() == 1; }
+
+ private:
+  std::vector<Node> nodes_;
+};
+
+/// Prompts that went through the decoder once; answers are decoded from it, as often as wanted.
+struct Prefill {
+  KvCache cache;
+  Tensor first_logits;                        ///< [B, V]
+  std::vector<std::int64_t> prompt_lengths;   ///< [B]
+  std::vector<std::int64_t> task;             ///< routing of the prompts
+  std::map<std::string, Tensor> memo;
+};
+
+class Mllm final : public Backbone {
+ public:
+  /// @throws CheckpointError naming file and tensor. dtype: float32 unless given.
+  static std::unique_ptr<Mllm> load(const std::filesystem::path& folder, at::Device device = at::kCPU,
+                                    std::optional<at::ScalarType> dtype = std::nullopt);
+  /// @param tensors under published names; what is not used is kept for save()
+  Mllm(LlavaConfig config, StateDict tensors);
+
+  /// Writes config.json and model.safetensors; tokenizer and preprocessor files are the caller's.
+  void save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata = {});
+
+  const BackboneInfo& info() const override { return info_; }
+  at::Device device() const override { return device_; }
+  at::ScalarType dtype() const override { return dtype_; }
+  std::vector<Site*> sites(std::string_view pattern) override;
+  Parameters parameters(std::string_view pattern) override;
+  Forward forward(const Batch& batch) override;
+  Tensor image_features(const Batch& batch) override;
+  Tensor text_features(const Batch& batch) override;
+  RouteContext& route() override { return route_; }
+
+  /// Like forward(), with the pictures' features given in batch order: [pictures, image_tokens, D].
+  Forward forward_with(const Batch& batch, const Tensor& features);
+  /// Features of pictures before the connector. [B, 3, S, S] -> [B, image_tokens, D]; on the graph in grad mode.
+  Tensor vision_features(const Tensor& pixels) const;
+  /// The tower's hidden states up to the feature layer, class token included. [B, 1 + patches, D]
+  Tensor vision_hidden(const Tensor& pixels) const { return vision_.hidden(pixels, feature_layer_, training_); }
+
+  Prefill prefill(const Batch& batch, std::int64_t max_new_tokens);
+  /// Greedy answers, without the end token. @param allowed restricts each answer to a set, or null
+  std::vector<std::vector<std::int64_t>> decode(Prefill& prefill, std::int64_t max_new_tokens, const AnswerTrie* allowed = nullptr,
+                                                bool stop_at_end = true);
+  /// Logits at every row, for comparison with other implementations. [N, V]
+  Tensor all_logits(const Batch& batch, const Tensor& features);
+
+  void set_images(ImageSource source) { images_ = std::move(source); }
+  void set_clip(std::shared_ptr<Clip> clip, std::function<std::vector<std::int64_t>(const std::string&)> encode_text);
+  void set_training(bool training) { training_ = training; }  ///< dropout on or off
+  const LlavaConfig& config() const { return config_; }
+  const std::shared_ptr<Clip>& clip() const { return clip_; }
+  /// Every tensor by its published name.
+  StateDict tensors();
+  /// Changes when any weight of the tower changes: part of the feature cache's key.
+  std::string tower_hash();
+
+ private:
+  Tensor collate(const Batch& batch, bool prompts_only);  ///< fills route_.rows; token ids [N]
+  Tensor gather_features(const Batch& batch) const;
+  Tensor embed_rows(const Tensor& tokens, const Tensor& features);
+  void each_site(const std::function<void(Site&)>& visit) const;
+  void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
+
+  LlavaConfig config_;
+  std::int64_t feature_layer_;  ///< hidden_states index that feeds the connector
+  VisionTower vision_;
+  Connector connector_;
+  Decoder decoder_;
+  StateDict unused_;  ///< tensors of the folder that this model never reads (the tower's last layer)
+  BackboneInfo info_;
+  at::Device device_;
+  at::ScalarType dtype_;
+  RouteContext route_;
+  ImageSource images_;
+  std::shared_ptr<Clip> clip_;
+  std::function<std::vector<std::int64_t>(const std::string&)> encode_text_;
+  bool training_ = false;
+};
+
+/// Published tensor name of any of the three dialects that transformers versions write.
+std::string canonical_name(const std::string& name);
+
+/// "cpu", "cuda" or "cuda:N". Opens libtorch_cuda beside libtorch_cpu when a GPU is asked for.
+/// @throws ConfigError where there is none.
+at::Device open_device(const std::string& name);
+
+/// Reads a CLIP folder. @throws CheckpointError
+std::shared_ptr<Clip> load_clip(const std::filesystem::path& folder, at::Device device = at::kCPU,
+                                std::optional<at::ScalarType> dtype = std::nullopt);
+
+}  // namespace mcit

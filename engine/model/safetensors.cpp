@@ -1,0 +1,236 @@
+#include "model/safetensors.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/files.hpp"
+#include "mcit/errors.hpp"
+
+namespace mcit {
+namespace {
+
+using nlohmann::json;
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian");
+
+/// A header above this is not a model's; 100 MB is what the reference implementation allows.
+constexpr std::uint64_t kMaxHeader = 100ULL << 20;
+
+struct DtypeName {
+  const char* name;
+  at::ScalarType type;
+};
+constexpr DtypeName kDtypes[] = {{"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16},
+                                 {"I64", at::kLong},   {"I32", at::kInt},   {"I16", at::kShort}, {"I8", at::kChar},
+                                 {"U8", at::kByte},    {"BOOL", at::kBool}};
+
+const DtypeName* dtype_named(const std::string& name) {
+  for (const DtypeName& entry : kDtypes)
+    if (name == entry.name) return &entry;
+  return nullptr;
+}
+
+const char* name_of(at::ScalarType type, const std::string& tensor) {
+  for (const DtypeName& entry : kDtypes)
+    if (type == entry.type) return entry.name;
+  throw CheckpointError(tensor, std::string("dtype ") + at::toString(type) + " has no safetensors name");
+}
+
+/// A read-only mapping that tensors keep alive.
+class Mapping {
+ public:
+  explicit Mapping(const std::filesystem::path& file) {
+    const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) throw CheckpointError(file.string(), std::string("cannot be opened: ") + std::strerror(errno));
+    struct stat info {};
+    if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+      ::close(fd);
+      throw CheckpointError(file.string(), "is not a regular file");
+    }
+    size_ = static_cast<std::uint64_t>(info.st_size);
+    if (size_ > 0) {
+      // PROT_WRITE on a private mapping: ATen may hand out a mutable pointer; the file itself never changes.
+      void* at = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+      if (at != MAP_FAILED) data_ = static_cast<char*>(at);
+    }
+    ::close(fd);
+    if (size_ > 0 && data_ == nullptr) throw CheckpointError(file.string(), std::string("cannot be mapped: ") + std::strerror(errno));
+  }
+  ~Mapping() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  char* data() const { return data_; }
+  std::uint64_t size() const { return size_; }
+
+ private:
+  char* data_ = nullptr;
+  std::uint64_t size_ = 0;
+};
+
+std::uint64_t unsigned_at(const json& value, const std::string& where) {
+  if (!value.is_number_unsigned()) throw CheckpointError(where, "expected a non-negative integer");
+  return value.get<std::uint64_t>();
+}
+
+struct Entry {
+  const DtypeName* dtype;
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0, end = 0;
+};
+
+Entry parse_entry(const std::string& where, const json& value, std::uint64_t data_size) {
+  if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") || !value.contains("data_offsets"))
+    throw CheckpointError(where, "needs dtype, shape and data_offsets");
+  const json &dtype = value["dtype"], &shape = value["shape"], &offsets = value["data_offsets"];
+  if (!dtype.is_string() || !shape.is_array() || !offsets.is_array() || offsets.size() != 2)
+    throw CheckpointError(where, "dtype, shape or data_offsets has the wrong type");
+  Entry entry{dtype_named(dtype.get<std::string>()), {}, unsigned_at(offsets[0], where), unsigned_at(offsets[1], where)};
+  if (entry.dtype == nullptr)
+    throw CheckpointError(where, "unknown dtype '" + dtype.get<std::string>() + "'", "known: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL");
+  std::uint64_t bytes = c10::elementSize(entry.dtype->type);
+  for (const json& dim : shape) {
+    const std::uint64_t n = unsigned_at(dim, where);
+    if (__builtin_mul_overflow(bytes, n, &bytes) || n > static_cast<std::uint64_t>(INT64_MAX))
+      throw CheckpointError(where, "its shape overflows 64 bits");
+    entry.shape.push_back(static_cast<std::int64_t>(n));
+  }
+  if (entry.begin > entry.end || entry.end > data_size)
+    throw CheckpointError(where, "data_offsets lie outside the file", "the file may be cut short");
+  if (entry.end - entry.begin != bytes)
+    throw CheckpointError(where, "data_offsets hold " + std::to_string(entry.end - entry.begin) + " bytes, the shape needs " + std::to_string(bytes));
+  return entry;
+}
+
+json parse_header(const std::string& where, const char* text, std::uint64_t length) {
+  std::set<std::string> seen;
+  bool duplicate = false;
+  int depth_limit = 8;
+  json header;
+  try {
+    header = json::parse(text, text + length, [&](int depth, json::parse_event_t event, json& parsed) {
+      if (depth > depth_limit) throw CheckpointError(where, "its header is nested too deeply");
+      if (event == json::parse_event_t::key && depth == 1 && !seen.insert(parsed.get<std::string>()).second) duplicate = true;
+      return true;
+    });
+  } catch (const json::exception& e) {
+    throw CheckpointError(where, std::string("its header is not JSON: ") + e.what());
+  }
+  if (duplicate) throw CheckpointError(where, "its header names a tensor twice");
+  if (!header.is_object()) throw CheckpointError(where, "its header is not a JSON object");
+  return header;
+}
+
+}  // namespace
+
+SafetensorsFile read_safetensors(const std::filesystem::path& file) {
+  const std::string where = file.string();
+  auto mapping = std::make_shared<Mapping>(file);
+  if (mapping->size() < 8) throw CheckpointError(where, "is too short for a safetensors file (" + std::to_string(mapping->size()) + " bytes)");
+  std::uint64_t length = 0;
+  std::memcpy(&length, mapping->data(), 8);
+  if (length > kMaxHeader || length > mapping->size() - 8)
+    throw CheckpointError(where, "its header claims " + std::to_string(length) + " bytes, more than the file holds", "it is no safetensors file or was cut short");
+  const json header = parse_header(where, mapping->data() + 8, length);
+  char* data = mapping->data() + 8 + length;
+  const std::uint64_t data_size = mapping->size() - 8 - length;
+
+  SafetensorsFile out;
+  std::map<std::uint64_t, std::pair<std::uint64_t, std::string>> taken;
+  for (const auto& [name, value] : header.items()) {
+    if (name == "__metadata__") {
+      if (!value.is_object()) throw CheckpointError(where, "__metadata__ is not an object");
+      for (const auto& [key, text] : value.items())
+        if (text.is_string()) out.metadata[key] = text.get<std::string>();
+      continue;
+    }
+    const Entry entry = parse_entry(where + ": " + name, value, data_size);
+    if (entry.begin != entry.end) taken[entry.begin] = {entry.end, name};
+    at::Tensor tensor;
+    const auto options = at::TensorOptions().dtype(entry.dtype->type);
+    if (entry.begin == entry.end) {
+      tensor = at::empty(entry.shape, options);
+    } else if (reinterpret_cast<std::uintptr_t>(data + entry.begin) % c10::elementSize(entry.dtype->type) != 0) {
+      tensor = at::empty(entry.shape, options);  // an unaligned file: copy instead of mapping
+      std::memcpy(tensor.data_ptr(), data + entry.begin, entry.end - entry.begin);
+    } else {
+      tensor = at::from_blob(data + entry.begin, entry.shape, [mapping](void*) {}, options);
+    }
+    out.tensors.emplace(name, std::move(tensor));
+  }
+  std::uint64_t end = 0;
+  std::string previous;
+  std::size_t ranges = 0;
+  for (const auto& [begin, range] : taken) {
+    if (begin < end) throw CheckpointError(where + ": " + range.second, "overlaps tensor '" + previous + "'");
+    end = range.first;
+    previous = range.second;
+    ++ranges;
+  }
+  std::size_t nonempty = 0;
+  for (const auto& [name, tensor] : out.tensors) nonempty += tensor.numel() > 0 ? 1 : 0;
+  if (ranges != nonempty) throw CheckpointError(where, "two tensors share the same bytes");
+  return out;
+}
+
+std::string to_safetensors(const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::uint64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const std::uint64_t bytes = static_cast<std::uint64_t>(tensor.numel()) * tensor.element_size();
+    header[name] = {{"dtype", name_of(tensor.scalar_type(), name)}, {"shape", tensor.sizes().vec()}, {"data_offsets", {offset, offset + bytes}}};
+    offset += bytes;
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');  // tensors start on an 8-byte boundary
+  std::string out(8, '\0');
+  const std::uint64_t length = text.size();
+  std::memcpy(out.data(), &length, 8);
+  out.reserve(8 + text.size() + offset);
+  out += text;
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor flat = tensor.detach().to(at::kCPU).contiguous();
+    out.append(static_cast<const char*>(flat.data_ptr()), static_cast<std::size_t>(flat.numel()) * flat.element_size());
+  }
+  return out;
+}
+
+void write_safetensors(const std::filesystem::path& file, const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
+  write_atomic(file, to_safetensors(tensors, metadata));
+}
+
+StateDict read_checkpoint_tensors(const std::filesystem::path& folder) {
+  const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
+  if (std::filesystem::exists(single)) return read_safetensors(single).tensors;
+  if (!std::filesystem::exists(index))
+    throw CheckpointError(folder.string(), "holds neither model.safetensors nor model.safetensors.index.json", "give the folder of a Hugging Face model");
+  json map;
+  try {
+    map = json::parse(read_file(index)).at("weight_map");
+  } catch (const json::exception& e) {
+    throw CheckpointError(index.string(), std::string("is no shard index: ") + e.what());
+  }
+  std::map<std::string, StateDict> shards;
+  StateDict out;
+  for (const auto& [name, value] : map.items()) {
+    const std::string shard = value.is_string() ? value.get<std::string>() : "";
+    if (shard.empty() || shard.find('/') != std::string::npos)
+      throw CheckpointError(index.string(), "'" + name + "' lies in no file of this folder");
+    auto found = shards.find(shard);
+    if (found == shards.end()) found = shards.emplace(shard, read_safetensors(folder / shard).tensors).first;
+    const auto tensor = found->second.find(name);
+    if (tensor == found->second.end()) throw CheckpointError((folder / shard).string(), "lacks tensor '" + name + "' that the index promises");
+    out.emplace(name, tensor->second);
+  }
+  return out;
+}
+
+}  // namespace mcit

@@ -1,0 +1,35 @@
+#pragma once
+/// The safetensors container: an 8-byte little-endian header length, a JSON header, raw little-endian tensors.
+/// Files come from outside: every length, offset, dtype and overlap is checked before a byte is used.
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mcit/types.hpp"
+
+namespace mcit {
+
+/// Metadata and tensors of one file.
+struct SafetensorsFile {
+  std::map<std::string, std::string> metadata;
+  StateDict tensors;
+};
+
+/// Maps the file and returns tensors that point into it; the mapping lives as long as any of them.
+/// The tensors must not be written to.
+/// @throws CheckpointError naming the file and the tensor for any malformed header.
+SafetensorsFile read_safetensors(const std::filesystem::path& file);
+
+/// Writes atomically, tensors in name order, with `__metadata__` when there is any. Same input, same bytes.
+void write_safetensors(const std::filesystem::path& file, const StateDict& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+/// The same bytes in memory, for snapshots and payloads.
+std::string to_safetensors(const StateDict& tensors, const std::map<std::string, std::string>& metadata = {});
+
+/// All tensors of a Hugging Face folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+StateDict read_checkpoint_tensors(const std::filesystem::path& folder);
+
+}  // namespace mcit
