@@ -2,70 +2,54 @@
 /// The built-in data pack (benchmarks/mcit/mini/pack): drawings, flags, glyphs, digits, easy-VQA.
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "mini/raster.hpp"
 
 namespace mcit::mini {
 
 /// Whose drawing of a thing. Everything trained on is Twemoji; Noto is the test style.
 enum class Vendor { kTwemoji = 0, kNoto = 1 };
 
-/// A square RGBA picture with premultiplied alpha, row by row.
-struct Sprite {
-  int side = 0;
-  std::vector<std::uint8_t> rgba;  ///< side * side * 4
+/// A thing that both vendors drew: a concept or a flag.
+struct Thing {
+  std::string name;                ///< lower-case words; a concept has one, e.g. "dog"
+  std::string group;               ///< class of a concept, e.g. "mammal"; continent of a flag
+  std::array<Texture, 2> drawing;  ///< RGBA, by Vendor
+
+  const Texture& by(Vendor vendor) const { return drawing[static_cast<std::size_t>(vendor)]; }
 };
 
-/// One drawing at full size and at half size, so that shrinking needs no wide filter.
-struct Drawing {
-  Sprite full;
-  Sprite half;
-};
-
-struct Concept {
-  std::string name;   ///< one word, e.g. "dog"
-  std::string group;  ///< its class, e.g. "mammal"
-  int group_id = 0;   ///< index into Pack::groups
-  std::array<Drawing, 2> drawing;  ///< by Vendor
-};
-
-struct Flag {
-  std::string name;       ///< country, lower-case words separated by single spaces
-  std::string continent;  ///< one of Pack::continents
-  std::array<Drawing, 2> drawing;
-};
-
-/// One character of one face, 8-bit coverage. Distances are in pixels at the size of the sheet.
+/// One character of one face. Distances are in pixels of the sheet.
 struct Glyph {
-  int width = 0;
-  int height = 0;
+  Texture ink;      ///< coverage, one channel
   int left = 0;     ///< from the pen to the first column
   int top = 0;      ///< from the baseline up to the first row
   int advance = 0;  ///< to the next pen position
-  std::vector<std::uint8_t> coverage;  ///< width * height
 };
 
 struct Face {
   std::string name;
-  bool test = false;       ///< kept for test items
-  int size = 0;            ///< em size in pixels
+  bool test = false;          ///< kept for test items
   std::vector<Glyph> glyphs;  ///< in the order of kGlyphs
 };
 
-/// The characters that every face holds, in order.
-inline constexpr char kGlyphs[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+/// The characters that every face holds, in order, and the em of their pictures in pixels.
+inline constexpr std::string_view kGlyphs = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+inline constexpr int kGlyphEm = 40;
 
-/// A handwritten digit of 8 x 8 values 0..16.
+/// A handwritten digit, 8 x 8 values 0..16.
 struct Digit {
   int value = 0;
   bool test = false;
   std::array<std::uint8_t, 64> ink{};
 };
 
-/// One easy-VQA question: which picture of its split, text, answer.
+/// One easy-VQA question about a picture of its split, in the "plain" form (punctuation is a word of its own).
 struct VqaItem {
   int picture = 0;
   std::string question;
@@ -78,26 +62,27 @@ class Pack {
   /// Reads every file of `folder`. Throws DataError naming the file when one is missing or damaged.
   explicit Pack(const std::filesystem::path& folder);
 
-  std::vector<std::string> groups;      ///< class names
-  std::vector<std::string> continents;  ///< the four of the `geo` task
-  std::vector<Concept> concepts;
-  std::vector<Flag> flags;
+  std::vector<Thing> concepts;
+  std::vector<Thing> flags;
+  std::vector<std::string> classes;     ///< groups of the concepts, in order of first use
+  std::vector<std::string> continents;  ///< groups of the flags
   std::vector<Face> faces;
   std::vector<Digit> digits;
-  std::vector<std::string> train_words;  ///< words to read, 1-5 letters
+  std::vector<std::string> train_words;  ///< words to read, 3-5 letters
   std::vector<std::string> test_words;   ///< disjoint from train_words
   std::vector<VqaItem> vqa_train;
   std::vector<VqaItem> vqa_test;
 
-  /// Pixels (64 x 64 RGB) of picture `index` of an easy-VQA split.
-  std::vector<std::uint8_t> vqa_picture(bool test, int index) const;
+  /// The pictures (64 x 64 RGB) of an easy-VQA split.
+  std::vector<Raster> vqa_pictures(bool test) const;
 
-  /// Hash of every file of the pack, hexadecimal: goes into the meta data of what was made from it.
+  /// Hash of the names and bytes of the pack's files.
   const std::string& digest() const { return digest_; }
 
  private:
   std::filesystem::path folder_;
   std::string digest_;
+  std::array<int, 2> vqa_count_{};  ///< pictures of the train and test split
 };
 
 }  // namespace mcit::mini
