@@ -45,17 +45,34 @@ inline constexpr std::string_view kCaptionRelation = "{a} {relation} {b}";
 inline constexpr std::array<std::string_view, 4> kRelations{"left", "right", "above", "below"};
 inline constexpr std::array<std::string_view, 4> kNths{"first", "second", "third", "last"};
 
-// The stream: one wording for each task. vqa brings its own questions.
-inline constexpr std::string_view kStreamGeo = "which continent is this country on ?";
-inline constexpr std::string_view kStreamCount = "how many objects are in the image ?";
-inline constexpr std::string_view kStreamCls = "which category does the object in the image belong to ?";
-inline constexpr std::string_view kStreamDigits = "what digit is written in the image ?";
-inline constexpr std::string_view kStreamOcr = "what word is printed in the image ?";
-inline constexpr std::string_view kStreamGround = "where in the image is the {a} ?";
-inline constexpr std::string_view kStreamSci = "select the group of the object . options : {list}";
-inline constexpr std::string_view kStreamCap = "write a caption for the image";
-inline constexpr std::array<std::string_view, 8> kStream{kStreamGeo,    kStreamCount,  kStreamCls, kStreamDigits,
-                                                         kStreamOcr,    kStreamGround, kStreamSci, kStreamCap};
+// The stream: the first wording is the task's own, the others serve the setting with diverse instructions. vqa brings
+// its own questions.
+using Wordings = std::array<std::string_view, 5>;
+inline constexpr Wordings kStreamGeo{"which continent is this country on ?", "name the continent of this flag",
+                                     "on which continent would you see this flag ?", "the flag belongs to a country of which continent ?",
+                                     "answer with a continent : where is this country ?"};
+inline constexpr Wordings kStreamCount{"how many objects are in the image ?", "count the objects in the image",
+                                       "what is the number of objects ?", "give the number of things in this picture",
+                                       "answer with a number : how many are there ?"};
+inline constexpr Wordings kStreamCls{"which category does the object in the image belong to ?", "name the category of the object",
+                                     "what kind of object is in the image ?", "give the class of this object",
+                                     "answer with a category : what is in the image ?"};
+inline constexpr Wordings kStreamDigits{"what digit is written in the image ?", "name the digit in the image",
+                                        "which digit did someone write ?", "give the written digit",
+                                        "answer with a digit : what is written ?"};
+inline constexpr Wordings kStreamOcr{"what word is printed in the image ?", "write down the word in the image",
+                                     "which letters are printed ?", "give the printed word letter by letter",
+                                     "answer with letters : what is printed ?"};
+inline constexpr Wordings kStreamGround{"where in the image is the {a} ?", "give the position of the {a}",
+                                        "in which part of the image is the {a} ?", "the {a} is in which part of the picture ?",
+                                        "answer with a position : where is the {a} ?"};
+inline constexpr Wordings kStreamSci{"select the group of the object . options : {list}", "to which group does the object belong ? options : {list}",
+                                     "the object is one of these : {list} . which ?", "options : {list} . select the one for the object",
+                                     "answer with one of the options {list} : what is the object ?"};
+inline constexpr Wordings kStreamCap{"write a caption for the image", "describe the image", "give a short caption",
+                                     "what does the image show ?", "answer with a caption : what is in the picture ?"};
+inline constexpr std::array<Wordings, 8> kStream{kStreamGeo, kStreamCount,  kStreamCls, kStreamDigits,
+                                                 kStreamOcr, kStreamGround, kStreamSci, kStreamCap};
 
 /// "top left", "top right", "bottom left", "bottom right": quadrants by 2 * row + column.
 inline constexpr std::array<std::string_view, 4> kQuadrants{"top left", "top right", "bottom left", "bottom right"};
