@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <set>
 #include <sstream>
 #include <utility>
@@ -153,6 +154,18 @@ Pack::Pack(const fs::path& folder) : folder_(folder) {
   vqa_train = read_vqa(folder / "vqa_train.txt", strings, vqa_count_[0]);
   vqa_test = read_vqa(folder / "vqa_test.txt", strings, vqa_count_[1]);
   digest_ = digest_of(folder);
+}
+
+fs::path builtin_folder() {
+  if (const char* named = std::getenv("MCIT_MINI"); named != nullptr && *named != '\0') return named;
+  fs::path above = executable_dir();
+  for (int i = 0; i < 5; ++i, above = above.parent_path()) {
+    for (const char* below : {"benchmarks/mcit/mini", "share/mcit/benchmarks/mcit/mini"}) {
+      if (fs::exists(above / below / "pack" / "concepts.tsv")) return above / below;
+    }
+  }
+  throw DataError("the built-in data", "no folder benchmarks/mcit/mini above " + executable_dir().string(),
+                  "set MCIT_MINI to that folder of the source tree");
 }
 
 std::vector<Raster> Pack::vqa_pictures(bool test) const {

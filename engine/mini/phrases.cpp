@@ -53,7 +53,7 @@ std::vector<std::string> all_words() {
       for (std::string& word : words_of(text)) words.push_back(std::move(word));
     }
   };
-  add(base_questions()), add(kCaption), add(kRelations), add(kNths), add(kQuadrants);
+  add(base_questions()), add(kCaption), add(kRelationsOf), add(kNths), add(kQuadrants);
   for (const Wordings& wordings : kStream) add(wordings);
   add(std::initializer_list<std::string_view>{kCaptionTwo, kCaptionPlace, kCaptionFlag, kCaptionText, kCaptionWords,
                                               kCaptionNumber, kCaptionRelation});

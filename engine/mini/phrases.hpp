@@ -43,6 +43,7 @@ inline constexpr std::string_view kCaptionWords = "the word";
 inline constexpr std::string_view kCaptionNumber = "the number {a} by hand";
 inline constexpr std::string_view kCaptionRelation = "{a} {relation} {b}";
 inline constexpr std::array<std::string_view, 4> kRelations{"left", "right", "above", "below"};
+inline constexpr std::array<std::string_view, 4> kRelationsOf{"left of", "right of", "above", "below"};
 inline constexpr std::array<std::string_view, 4> kNths{"first", "second", "third", "last"};
 
 // The stream: the first wording is the task's own, the others serve the setting with diverse instructions. vqa brings

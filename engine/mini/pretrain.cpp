@@ -273,11 +273,10 @@ void Scene::relation() {
     place.y = way < 2 ? across : along;
     draw(items_[i], place);
   }
-  const std::string_view relation = phrases::kRelations[way];
   question_ = fill(pick(rng_, phrases::kRelation), {{"a", items_[0].name}, {"b", items_[1].name}});
-  answer_ = relation;
+  answer_ = phrases::kRelations[way];
   caption_ = fill(phrases::kCaptionRelation,
-                  {{"a", with_article(items_[0].name)}, {"relation", relation}, {"b", with_article(items_[1].name)}});
+                  {{"a", with_article(items_[0].name)}, {"relation", phrases::kRelationsOf[way]}, {"b", with_article(items_[1].name)}});
 }
 
 std::string Scene::random_text(std::size_t length) {
