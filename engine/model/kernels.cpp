@@ -110,9 +110,9 @@ struct Rotary : Function<Rotary> {
 /// y = x Wᵀ + b with a frozen W, then y[:, offset_j : offset_j + out_j] += v_j up_jᵀ in place.
 /// x is not saved: its gradient needs only W.
 struct FrozenLinear : Function<FrozenLinear> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, at::TensorList vs,
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, at::TensorList vs,
                         at::TensorList ups, std::vector<std::int64_t> offsets) {
-    Tensor y = bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+    Tensor y = bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
     variable_list saved = {weight};
     for (std::size_t j = 0; j < vs.size(); ++j) {
       y.narrow(1, offsets[j], ups[j].size(0)).addmm_(vs[j], ups[j].t());
@@ -121,6 +121,7 @@ struct FrozenLinear : Function<FrozenLinear> {
     }
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["offsets"] = std::move(offsets);
+    ctx->saved_data["first_v"] = static_cast<std::int64_t>(bias ? 3 : 2);  // an absent bias is no input of the node
     return y;
   }
 
@@ -128,14 +129,14 @@ struct FrozenLinear : Function<FrozenLinear> {
     const variable_list saved = ctx->get_saved_variables();
     const std::vector<std::int64_t> offsets = ctx->saved_data["offsets"].toIntVector();
     const Tensor dy = grads[0].contiguous();
-    const std::size_t count = offsets.size();
+    const std::size_t count = offsets.size(), first = static_cast<std::size_t>(ctx->saved_data["first_v"].toInt());
     variable_list out(3 + 2 * count + 1);
     if (ctx->needs_input_grad(0)) out[0] = at::mm(dy, saved[0]);
     for (std::size_t j = 0; j < count; ++j) {
       const Tensor &v = saved[1 + 2 * j], &up = saved[2 + 2 * j];
       const Tensor part = dy.narrow(1, offsets[j], up.size(0));
-      if (ctx->needs_input_grad(3 + j)) out[3 + j] = at::mm(part, up);
-      if (ctx->needs_input_grad(3 + count + j)) out[3 + count + j] = at::mm(part.t(), v);
+      if (ctx->needs_input_grad(first + j)) out[3 + j] = at::mm(part, up);
+      if (ctx->needs_input_grad(first + count + j)) out[3 + count + j] = at::mm(part.t(), v);
     }
     return out;
   }
@@ -227,7 +228,8 @@ Tensor site_linear(const Tensor& x, std::span<Site* const> sites, const Tensor& 
     ups.push_back(slot.adapter->up().to(x.scalar_type()));
     offsets.push_back(slot.offset);
   }
-  if (frozen) return FrozenLinear::apply(x, fused, fused_bias, at::TensorList(vs), at::TensorList(ups), offsets);
+  const std::optional<Tensor> bias = fused_bias.defined() ? std::optional(fused_bias) : std::nullopt;
+  if (frozen) return FrozenLinear::apply(x, fused, bias, at::TensorList(vs), at::TensorList(ups), offsets);
 
   std::vector<Tensor> outs;
   for (Site* site : sites) outs.push_back(at::linear(x, site->weight(), site->bias()));
