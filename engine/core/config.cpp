@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "core/files.hpp"
+#include "core/text.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit {
@@ -70,9 +71,7 @@ std::string joined(std::string_view path, std::string_view key) {
 std::string number_text(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  char text[32];
-  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
-  std::string out(text, end);
+  std::string out = shortest(value);
   if (out.find_first_of(".e") == std::string::npos) out += ".0";
   return out;
 }
@@ -295,6 +294,21 @@ void print(const Config::Node& node, const std::string& name, std::string& out) 
   }
 }
 
+void collect(const Config::Node& node, const std::string& name, std::map<std::string, std::string>& all) {
+  for (const auto& [key, entry] : node.given) {
+    const std::string path = joined(name, key);
+    if (const auto* table = std::get_if<Table>(&entry.value)) {
+      collect(**table, path, all);
+    } else if (is_tables(entry.value)) {
+      std::size_t index = 0;
+      for (const Entry& item : std::get<Array>(entry.value))
+        collect(*std::get<Table>(item.value), path + "." + std::to_string(index++), all);
+    } else {
+      all[path] = value_text(entry.value);
+    }
+  }
+}
+
 void finish_table(const Config::Node& node) {
   for (const auto& [key, entry] : node.given) {
     if (!node.asked.contains(key))
@@ -384,11 +398,6 @@ void Config::set(std::string_view assignment) {
   const std::size_t equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0)
     throw ConfigError(where, "expected key=value", "for example --set train.lr=1e-3");
-  const auto trimmed = [](std::string_view text) {
-    const std::size_t start = text.find_first_not_of(" \t");
-    if (start == std::string_view::npos) return std::string_view();
-    return text.substr(start, text.find_last_not_of(" \t") - start + 1);
-  };
   const std::vector<std::string> parts = split(trimmed(assignment.substr(0, equals)));
   if (std::any_of(parts.begin(), parts.end(), [](const std::string& part) { return part.empty(); }))
     throw ConfigError(where, "a part of the key is empty");
@@ -396,6 +405,12 @@ void Config::set(std::string_view assignment) {
   std::size_t at = 0;
   while (at + 1 < parts.size()) table = descend(*table, parts, at, where);
   table->given[parts.back()] = override_value(trimmed(assignment.substr(equals + 1)), joined(table->path, parts.back()));
+}
+
+std::map<std::string, std::string> Config::values() const {
+  std::map<std::string, std::string> all;
+  collect(*node_, {}, all);
+  return all;
 }
 
 bool Config::has(std::string_view key) const { return node_->given.contains(std::string(key)); }

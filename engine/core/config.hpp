@@ -33,6 +33,9 @@ class Config {
   bool has(std::string_view key) const;
   std::vector<std::string> keys() const;  ///< given keys, in alphabetical order
 
+  /// Every given value of this table and those below, by full key ("train.lr", "tasks.0.name"), as TOML text.
+  std::map<std::string, std::string> values() const;
+
   /// @throws ConfigError when the value has another type or is out of range. An integer is accepted as a number, a
   /// single value as an array of one.
   bool flag(std::string_view key, bool fallback) const;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
+#include "core/text.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit {
@@ -16,20 +17,6 @@ using Row = std::vector<Cell>;
 
 constexpr std::size_t kMostTasks = 10000;
 constexpr std::uint64_t kMostBytes = std::uint64_t{64} << 20;
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kBlank = " \t\r";
-  const std::size_t start = text.find_first_not_of(kBlank);
-  if (start == std::string_view::npos) return {};
-  return text.substr(start, text.find_last_not_of(kBlank) - start + 1);
-}
-
-std::string lowered(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return out;
-}
 
 bool is_missing(std::string_view cell) {
   const std::string word = lowered(cell);
@@ -215,11 +202,6 @@ std::vector<std::string> names_of_json(const Json& tasks, const std::string& whe
 
 }  // namespace
 
-std::string shortest(double value) {
-  char text[32];
-  return std::string(text, std::to_chars(text, text + sizeof text, value).ptr);
-}
-
 AccuracyMatrix matrix_from_text(std::string_view text, const std::string& where) {
   std::vector<Line> rows = lines_of(text);
   if (rows.empty()) throw DataError(where, "there is no row of numbers in it");
@@ -329,19 +311,13 @@ std::vector<std::optional<double>> read_scores(const std::filesystem::path& file
 }
 
 std::string matrix_to_csv(const AccuracyMatrix& matrix, const std::vector<std::string>& stages) {
-  const auto field = [](const std::string& text) {
-    if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
-    std::string quoted = "\"";
-    for (const char c : text) quoted.append(c == '"' ? 2 : 1, c);
-    return quoted + '"';
-  };
   std::string out = "stage";
-  for (const std::string& name : matrix.names()) out += "," + field(name);
+  for (const std::string& name : matrix.names()) out += "," + csv_field(name);
   for (std::int64_t i = 0; i <= matrix.stages(); ++i) {
     std::string name = "base";
     const auto at = static_cast<std::size_t>(i);
     if (i > 0) name = at <= stages.size() ? stages[at - 1] : at <= matrix.names().size() ? matrix.names()[at - 1] : "stage";
-    out += "\n" + field(std::to_string(i) + ":" + name);
+    out += "\n" + csv_field(std::to_string(i) + ":" + name);
     for (std::int64_t j = 0; j < matrix.tasks(); ++j) {
       const Cell cell = matrix.at(i, j);
       out += "," + (cell ? shortest(*cell) : std::string());

@@ -39,7 +39,4 @@ Json matrix_to_json(const AccuracyMatrix& matrix);
 AccuracyMatrix matrix_of_run(const Json& rows, std::vector<std::string> tasks, std::int64_t stages,
                              std::vector<std::int64_t> learned_at, const std::string& where);
 
-/// Shortest decimal text that reads back as the same number.
-std::string shortest(double value);
-
 }  // namespace mcit

@@ -5,6 +5,7 @@
 
 #include "core/files.hpp"
 #include "core/json.hpp"
+#include "core/text.hpp"
 #include "mcit/abi.hpp"
 #include "mcit/errors.hpp"
 #include "metrics/matrix_io.hpp"
@@ -276,6 +277,35 @@ void write_result(const std::filesystem::path& file, const RunResult& result) {
   json["costs"] = costs_json(result);
   json["provenance"] = provenance_json(result.provenance);
   write_json(file, json);
+}
+
+namespace {
+
+/// Our result.json rather than another program's matrix.
+bool is_result(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return true;
+  const std::string text = read_file(path);
+  if (!trimmed(text).starts_with('{')) return false;
+  const Json json = parse_json(text, path.string());
+  return json.contains("schema") && json.contains("strategy");
+}
+
+bool is_empty(const AccuracyMatrix& matrix) {
+  for (std::int64_t i = 0; i <= matrix.stages(); ++i)
+    for (std::int64_t j = 0; j < matrix.tasks(); ++j)
+      if (matrix.at(i, j)) return false;
+  return true;
+}
+
+}  // namespace
+
+MetricInputs read_metric_inputs(const std::filesystem::path& path, bool restricted) {
+  const bool run = is_result(path);
+  MetricInputs inputs = run ? read_result(path).inputs(restricted) : MetricInputs{read_matrix(path), {}, {}, {}};
+  if (restricted && (!run || is_empty(inputs.matrix)))
+    throw DataError(path.string(), "holds no matrix of restricted answers", "only runs whose tasks have answer sets do");
+  return inputs;
 }
 
 RunResult read_result(const std::filesystem::path& path) {

@@ -99,4 +99,8 @@ void write_result(const std::filesystem::path& file, const RunResult& result);
 /// A folder is read as the run whose result.json it holds. @throws DataError naming file and key.
 RunResult read_result(const std::filesystem::path& path);
 
+/// What metrics need, from a run (its test sizes included) or from any matrix that read_matrix() understands.
+/// @param restricted take the run's matrix of restricted answers. @throws DataError when there is none.
+MetricInputs read_metric_inputs(const std::filesystem::path& path, bool restricted = false);
+
 }  // namespace mcit

@@ -1,0 +1,269 @@
+#include "report/comparison.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "core/config.hpp"
+#include "mcit/errors.hpp"
+#include "metrics/metrics.hpp"
+
+namespace mcit {
+namespace {
+
+constexpr const char* kSingle = "single";  // each task alone from the base: its last row says nothing about the others
+
+using Settings = std::map<std::string, std::string>;
+using Number = std::optional<double>;
+
+bool is_bound(const std::string& strategy) {
+  return strategy == kSingle || strategy == "joint" || strategy == "zero_shot";
+}
+
+const std::vector<ComparedColumn>& fixed_columns() {
+  using enum Section;
+  static const std::vector<ComparedColumn> all = {
+      {"acc", "ACC", quality, Better::higher, 2},
+      {"maa", "MAA", quality, Better::higher, 2},
+      {"mft", "MFT", quality, Better::higher, 2},
+      {"bwt_T", "BWT/T", quality, Better::higher, 2},
+      {"bwt_T-1", "BWT/(T-1)", quality, Better::higher, 2},
+      {"forgetting_chaudhry", "forgetting", quality, Better::lower, 2},
+      {"fwt_zero", "FWT zero-shot", quality, Better::higher, 2},
+      {"fwt_plasticity", "plasticity", quality, Better::higher, 2},
+      {"acc_restricted", "ACC restr.", quality, Better::higher, 2},
+      {"bwt_T-1_restricted", "BWT/(T-1) restr.", quality, Better::higher, 2},
+      {"selector_accuracy", "selector", quality, Better::higher, 2},
+      {"trainable_parameters", "trainable", cost, Better::lower, 0},
+      {"stored_parameters", "stored", cost, Better::lower, 0},
+      {"train_seconds", "train s", cost, Better::lower, 1},
+      {"eval_seconds", "eval s", cost, Better::lower, 1},
+      {"examples_per_second", "samples/s", cost, Better::higher, 1},
+      {"tokens_per_second", "tokens/s", cost, Better::higher, 0},
+      {"peak_memory_mb", "peak MiB", cost, Better::lower, 0},
+  };
+  return all;
+}
+
+std::string final_key(const std::string& task) { return "final:" + task; }
+
+Number mean_of(const std::vector<Number>& values) {
+  double sum = 0.0;
+  for (const Number& value : values) {
+    if (!value) return {};
+    sum += *value;
+  }
+  return values.empty() ? Number() : sum / static_cast<double>(values.size());
+}
+
+Number per_second(std::int64_t count, double seconds) {
+  return seconds > 0.0 && count > 0 ? Number(static_cast<double>(count) / seconds) : Number();
+}
+
+Number if_positive(double value) { return value > 0.0 ? Number(value) : Number(); }
+
+/// Every number of one run by column key.
+std::map<std::string, Number> numbers_of(const RunResult& run, const std::vector<Number>& single) {
+  std::map<std::string, Number> out;
+  const bool alone = run.strategy == kSingle;
+  const AccuracyMatrix& matrix = run.matrix;
+  const std::vector<Number> learned = scores_when_learned(matrix);
+  for (std::int64_t j = 0; j < matrix.tasks(); ++j) {
+    const auto at = static_cast<std::size_t>(j);
+    out[final_key(matrix.names()[at])] = alone ? learned[at] : matrix.at(matrix.stages(), j);
+  }
+  MetricInputs inputs = run.inputs();
+  inputs.single = single;
+  MetricInputs restricted = run.inputs(true);
+  if (alone) {
+    out["acc"] = mean_of(learned);
+    out["acc_restricted"] = mean_of(scores_when_learned(run.matrix_restricted));
+  } else {
+    for (const char* name :
+         {"acc", "maa", "mft", "bwt_T", "bwt_T-1", "forgetting_chaudhry", "fwt_zero", "fwt_plasticity"})
+      out[name] = compute_metric(name, inputs).value;
+    out["acc_restricted"] = compute_metric("acc", restricted).value;
+    out["bwt_T-1_restricted"] = compute_metric("bwt_T-1", restricted).value;
+    out["selector_accuracy"] = run.selector_accuracy();
+  }
+  const StageCost cost = run.total_cost();
+  out["trainable_parameters"] = static_cast<double>(cost.trainable_parameters);
+  out["stored_parameters"] = static_cast<double>(cost.stored_parameters);
+  out["train_seconds"] = cost.train_seconds;
+  out["eval_seconds"] = cost.eval_seconds;
+  out["examples_per_second"] = per_second(cost.examples, cost.train_seconds);
+  out["tokens_per_second"] = per_second(cost.tokens, cost.train_seconds);
+  out["peak_memory_mb"] = if_positive(cost.peak_memory_mb);
+  return out;
+}
+
+/// What a run was asked to do, without what differs between seeds of the same experiment.
+Settings settings_of(const ComparedRun& run) {
+  Settings settings;
+  try {
+    settings = Config::parse(run.result.provenance.config, run.path).values();
+  } catch (const ConfigError&) {  // written by somebody else: the strategy's name has to do
+    return {};
+  }
+  std::erase_if(settings, [](const auto& entry) {
+    const std::string name = entry.first.substr(entry.first.rfind('.') + 1);
+    return name == "seed" || name == "out";
+  });
+  return settings;
+}
+
+struct Group {
+  std::string strategy;
+  Settings settings;
+  std::vector<const ComparedRun*> runs;
+};
+
+/// Names groups of the same strategy by the settings in which they differ.
+std::string label_of(const Group& group, const std::vector<Group>& all) {
+  std::set<std::string> differing;
+  bool alone = true;
+  for (const Group& other : all) {
+    if (&other == &group || other.strategy != group.strategy) continue;
+    alone = false;
+    for (const auto& [key, value] : group.settings) {
+      const auto found = other.settings.find(key);
+      if (found == other.settings.end() || found->second != value) differing.insert(key);
+    }
+    for (const auto& [key, value] : other.settings)
+      if (!group.settings.contains(key)) differing.insert(key);
+  }
+  if (alone) return group.strategy;
+  constexpr std::size_t kMostNamed = 2;
+  if (differing.empty() || differing.size() > kMostNamed) return group.strategy + " (" + group.runs.front()->path + ")";
+  std::string what;
+  for (const std::string& key : differing) {
+    const auto found = group.settings.find(key);
+    what.append(what.empty() ? "" : ", ").append(key.substr(key.rfind('.') + 1)).append("=");
+    what.append(found == group.settings.end() ? "default" : found->second);
+  }
+  return group.strategy + " (" + what + ")";
+}
+
+std::vector<Group> grouped(const std::vector<const ComparedRun*>& runs) {
+  std::vector<Group> groups;
+  for (const ComparedRun* run : runs) {
+    const Settings settings = settings_of(*run);
+    const auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& group) {
+      return group.strategy == run->result.strategy && group.settings == settings;
+    });
+    if (same != groups.end()) same->runs.push_back(run);
+    else
+      groups.push_back({run->result.strategy, settings, {run}});
+  }
+  return groups;
+}
+
+/// S of the run "single", of the same seed if there is one.
+std::vector<Number> single_scores(const std::vector<const ComparedRun*>& runs, std::uint64_t seed) {
+  const ComparedRun* chosen = nullptr;
+  for (const ComparedRun* run : runs)
+    if (run->result.strategy == kSingle && (chosen == nullptr || run->result.seed == seed)) chosen = run;
+  return chosen == nullptr ? std::vector<Number>() : scores_when_learned(chosen->result.matrix);
+}
+
+/// A note when a fact that should be common is not; `fact` gives a text, empty when the run does not say.
+template <class Fact>
+void note_if_differing(const std::vector<const ComparedRun*>& runs, const char* note, Fact fact,
+                       std::vector<std::string>& notes) {
+  std::set<std::string> seen;
+  for (const ComparedRun* run : runs) seen.insert(fact(run->result));
+  seen.erase(std::string());
+  if (seen.size() > 1) notes.emplace_back(note);
+}
+
+std::vector<std::string> notes_on(const std::vector<const ComparedRun*>& runs, const std::vector<Group>& groups) {
+  std::vector<std::string> notes;
+  for (const ComparedRun* run : runs)
+    if (!run->result.complete) notes.push_back(run->path + " is not finished");
+  for (const Group& group : groups) {
+    std::set<std::uint64_t> seeds;
+    for (const ComparedRun* run : group.runs)
+      if (!seeds.insert(run->result.seed).second)
+        notes.push_back("seed " + std::to_string(run->result.seed) + " of " + group.strategy + " is there twice (" + run->path + ")");
+  }
+  note_if_differing(runs, "the runs start from different base models", [](const RunResult& r) { return r.provenance.model_hash; }, notes);
+  note_if_differing(runs, "the runs read different data files", [](const RunResult& r) {
+    std::string all;
+    for (const auto& [file, hash] : r.provenance.data) all.append(hash).append(" ");
+    return all;
+  }, notes);
+  note_if_differing(runs, "the test sets differ in size", [](const RunResult& r) {
+    std::string all;
+    for (const TaskResult& task : r.tasks) all.append(std::to_string(task.test_examples)).append(" ");
+    return all;
+  }, notes);
+  note_if_differing(runs, "the runs used different machines or numbers of threads: compare costs with care", [](const RunResult& r) {
+    return r.provenance.hardware.cpu.empty() ? std::string()
+                                             : r.provenance.hardware.cpu + "/" + std::to_string(r.provenance.threads) + "/" + r.provenance.device;
+  }, notes);
+  const bool has_single = std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.strategy == kSingle; });
+  notes.emplace_back(has_single ? "single: each task trained alone from the base; its row shows the scores right after training"
+                                : "plasticity needs a run of strategy single");
+  return notes;
+}
+
+Comparison compare_stream(const std::vector<const ComparedRun*>& runs) {
+  Comparison comparison;
+  const RunResult& first = runs.front()->result;
+  comparison.suite = first.suite;
+  comparison.tasks = first.task_names();
+  for (const TaskResult& task : first.tasks) {
+    comparison.chance.push_back(task.chance);
+    comparison.columns.push_back({final_key(task.name), task.name, Section::task, Better::higher, 2});
+  }
+  comparison.columns.insert(comparison.columns.end(), fixed_columns().begin(), fixed_columns().end());
+  const std::vector<Group> groups = grouped(runs);
+  for (const Group& group : groups) {
+    ComparedGroup out{label_of(group, groups), group.strategy, is_bound(group.strategy), {}, {}, {}};
+    std::map<std::string, std::vector<double>> values;
+    for (const ComparedRun* run : group.runs) {
+      out.seeds.push_back(run->result.seed);
+      out.runs.push_back(run->path);
+      for (const auto& [key, value] : numbers_of(run->result, single_scores(runs, run->result.seed)))
+        if (value) values[key].push_back(*value);
+    }
+    for (const ComparedColumn& column : comparison.columns) out.values.push_back(statistic(values[column.key]));
+    comparison.groups.push_back(std::move(out));
+  }
+  comparison.notes = notes_on(runs, groups);
+  return comparison;
+}
+
+}  // namespace
+
+std::optional<Statistic> statistic(const std::vector<double>& values) {
+  if (values.empty()) return {};
+  const auto count = static_cast<double>(values.size());
+  Statistic out;
+  out.runs = static_cast<std::int64_t>(values.size());
+  for (const double value : values) out.mean += value / count;
+  if (values.size() > 1) {
+    double squares = 0.0;
+    for (const double value : values) squares += (value - out.mean) * (value - out.mean);
+    out.deviation = std::sqrt(squares / (count - 1.0));
+  }
+  return out;
+}
+
+std::vector<Comparison> compare_runs(const std::vector<ComparedRun>& runs) {
+  std::vector<std::vector<const ComparedRun*>> streams;
+  for (const ComparedRun& run : runs) {
+    const auto same = std::find_if(streams.begin(), streams.end(), [&run](const auto& stream) {
+      return stream.front()->result.suite == run.result.suite && stream.front()->result.task_names() == run.result.task_names();
+    });
+    if (same != streams.end()) same->push_back(&run);
+    else
+      streams.push_back({&run});
+  }
+  std::vector<Comparison> comparisons;
+  for (const auto& stream : streams) comparisons.push_back(compare_stream(stream));
+  return comparisons;
+}
+
+}  // namespace mcit
