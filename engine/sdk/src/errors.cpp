@@ -42,6 +42,11 @@ CheckpointError::~CheckpointError() = default;
 PluginError::~PluginError() = default;
 StrategyError::~StrategyError() = default;
 
+std::string cause_of(const std::exception& thrown) {
+  const std::string_view text = thrown.what();
+  return std::string(text.substr(0, text.find("\nException raised from ")));
+}
+
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
   std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;

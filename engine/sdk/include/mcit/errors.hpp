@@ -52,6 +52,9 @@ class MCIT_EXPORT StrategyError final : public Error {
   ~StrategyError() override;
 };
 
+/// What the exception says, without the stack of frames that LibTorch appends to its own.
+MCIT_EXPORT std::string cause_of(const std::exception& thrown);
+
 /// The candidate nearest to `word` by edit distance, or empty when none is near enough to be a slip of the pen.
 MCIT_EXPORT std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 

@@ -3,34 +3,9 @@
 ///
 ///     MCIT_PLUGIN("mcit-ewc", "0.1.0", mcit::strategy<Ewc>("ewc", "Elastic weight consolidation"))
 
-#include <cstddef>
-#include <cstdint>
-#include <memory>
-
 #include "mcit/build_tag.hpp"
+#include "mcit/descriptor.hpp"
 #include "mcit/strategy.hpp"
-
-extern "C" {
-
-/// One strategy of a plugin. Plain data; strings live as long as the library.
-struct mcit_strategy_entry {
-  const char* name;
-  const char* summary;
-  mcit::Strategy* (*create)(const mcit::Params&, mcit::Host&);
-  void (*destroy)(mcit::Strategy*);
-};
-
-/// The only symbol a plugin exports. `size` and `epoch` stay first for ever, so that any engine can read them.
-struct mcit_plugin_descriptor {
-  std::uint32_t size;
-  std::uint32_t epoch;
-  const char* build_tag;
-  const char* name;
-  const char* version;
-  std::uint32_t strategy_count;
-  const mcit_strategy_entry* strategies;
-};
-}
 
 namespace mcit {
 
@@ -42,16 +17,15 @@ constexpr mcit_strategy_entry strategy(const char* name, const char* summary) {
 
 }  // namespace mcit
 
-#define MCIT_PLUGIN_SECTION "mcit.plugin." MCIT_STRINGIZE(MCIT_PLUGIN_EPOCH)
-
 /// @param plugin_name, plugin_version string literals; then one or more mcit::strategy<Class>(name, summary)
 #define MCIT_PLUGIN(plugin_name, plugin_version, ...)                                                             \
   namespace {                                                                                                     \
   const mcit_strategy_entry mcit_plugin_strategies[] = {__VA_ARGS__};                                             \
-  /* Read from the file before it is opened: no code of a foreign library ever runs. */                           \
+  /* Read from the file before it is opened: no code of a foreign library ever runs. The descriptor refers to  */ \
+  /* it, so that no linker drops the section. */                                                                  \
   [[gnu::used, gnu::section(MCIT_PLUGIN_SECTION)]] const char mcit_plugin_mark[] = MCIT_BUILD_TAG;                \
   }                                                                                                               \
   extern "C" MCIT_EXPORT const mcit_plugin_descriptor mcit_plugin;                                                \
   extern "C" const mcit_plugin_descriptor mcit_plugin = {                                                         \
-      sizeof(mcit_plugin_descriptor), MCIT_PLUGIN_EPOCH, MCIT_BUILD_TAG, plugin_name, plugin_version,             \
+      sizeof(mcit_plugin_descriptor), MCIT_PLUGIN_EPOCH, mcit_plugin_mark, plugin_name, plugin_version,           \
       sizeof(mcit_plugin_strategies) / sizeof(mcit_plugin_strategies[0]), mcit_plugin_strategies};
