@@ -87,7 +87,7 @@ void write_stream(const mini::Pack& pack, const Flags& flags) {
     log::debug("task ", number + 1, " of ", count, ": ", task);
   });
   bar.reset();
-  log::info(flags.out, ": written; meta.json holds counts, scorers and chance levels");
+  log::info(flags.out, ": written; <task>/meta.json holds counts, scorer and chance level");
 }
 
 void make_data(const Flags& flags) {

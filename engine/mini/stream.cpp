@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <sstream>
 #include <utility>
 
 #include "core/random.hpp"
@@ -279,27 +280,6 @@ Split Maker::make(std::string_view task, int count) {
   return split;
 }
 
-void check(const MiniOptions& options) {
-  const auto range = [](std::string_view key, double value, double low, double high) {
-    if (!(value >= low && value <= high)) {
-      throw ConfigError(key, "is " + std::to_string(value), "must lie in " + std::to_string(low) + ".." + std::to_string(high));
-    }
-  };
-  const Difficulty& level = options.difficulty;
-  range("train", options.train, 1, 1000000);
-  range("test", options.test, 1, 1000000);
-  range("wordings", options.wordings, 1, 5);
-  range("train_jitter", level.train_jitter, 0, 1);
-  range("test_jitter", level.test_jitter, 0, 1);
-  range("test_noto", level.test_noto, 0, 1);
-  range("count_most", level.count_most, 1, 6);
-  range("digits", level.digits, 1, 3);
-  range("ocr_longest", level.ocr_longest, 3, 5);
-  range("ocr_shortest", level.ocr_shortest, 3, level.ocr_longest);
-  range("ground_objects", level.ground_objects, 2, 4);
-  range("sci_options", level.sci_options, 2, 6);
-}
-
 std::map<std::string, int> word_counts(const std::string& text) {
   std::map<std::string, int> counts;
   for (const std::string& word : phrases::words_of(text)) ++counts[word];
@@ -342,6 +322,29 @@ double share(const std::vector<Item>& test, const Guess& guess) {
 
 }  // namespace
 
+void check_options(const MiniOptions& options) {
+  const auto range = [](std::string_view key, double value, double low, double high) {
+    if (!(value >= low && value <= high)) {
+      std::ostringstream what;
+      what << "must lie in " << low << ".." << high << ", is " << value;
+      throw ConfigError(key, what.str());
+    }
+  };
+  const Difficulty& level = options.difficulty;
+  range("train", options.train, 1, 1000000);
+  range("test", options.test, 1, 1000000);
+  range("wordings", options.wordings, 1, 5);
+  range("train_jitter", level.train_jitter, 0, 1);
+  range("test_jitter", level.test_jitter, 0, 1);
+  range("test_noto", level.test_noto, 0, 1);
+  range("count_most", level.count_most, 1, 6);
+  range("digits", level.digits, 1, 3);
+  range("ocr_longest", level.ocr_longest, 3, 5);
+  range("ocr_shortest", level.ocr_shortest, 3, level.ocr_longest);
+  range("ground_objects", level.ground_objects, 2, 4);
+  range("sci_options", level.sci_options, 2, 6);
+}
+
 const std::vector<TaskKind>& task_kinds() {
   static const std::vector<TaskKind> kinds{
       {"vqa", "VQAv2", "exact", "shape, colour and yes/no questions about easy-VQA pictures"},
@@ -356,15 +359,18 @@ const std::vector<TaskKind>& task_kinds() {
   return kinds;
 }
 
-TaskData make_task(const Pack& pack, const MiniOptions& options, std::string_view name) {
-  check(options);
+const TaskKind& task_kind(std::string_view name) {
   std::vector<std::string> names;
-  const TaskKind* kind = nullptr;
-  for (const TaskKind& known : task_kinds()) {
-    names.emplace_back(known.name);
-    if (known.name == name) kind = &known;
+  for (const TaskKind& kind : task_kinds()) {
+    if (kind.name == name) return kind;
+    names.emplace_back(kind.name);
   }
-  if (kind == nullptr) throw ConfigError("tasks", "the stream mini has no task '" + std::string(name) + "'", suggestion(name, names));
+  throw ConfigError("tasks", "the stream mini has no task '" + std::string(name) + "'", suggestion(name, names));
+}
+
+TaskData make_task(const Pack& pack, const MiniOptions& options, std::string_view name) {
+  check_options(options);
+  const TaskKind& kind = task_kind(name);
   TaskData data;
   data.name = name;
   data.train = Maker(pack, options, name, false).make(name, options.train);
@@ -376,7 +382,7 @@ TaskData make_task(const Pack& pack, const MiniOptions& options, std::string_vie
     }
     data.answers.assign(answers.begin(), answers.end());
   }
-  data.chance = question_only_chance(data.train.items, data.test.items, kind->scorer);
+  data.chance = question_only_chance(data.train.items, data.test.items, kind.scorer);
   return data;
 }
 

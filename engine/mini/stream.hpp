@@ -1,9 +1,9 @@
 #pragma once
 /// The stream MCIT-mini: tasks of real material in the kinds of CoIN, written as CoIN-format folders from a seed.
 ///
-///     <folder>/meta.json                   seed, settings, pack hash; per task: counts, scorer, answers, chance
 ///     <folder>/<task>/train.json           [{id, image, conversations: [{from, value}, {from, value}]}]
 ///     <folder>/<task>/test.json            [{question_id, image, text, answer, type}]
+///     <folder>/<task>/meta.json            settings, pack hash, counts, scorer, answers, chance
 ///     <folder>/<task>/{train,test}/N.png   64 x 64 RGB; paths in the records start at <folder>
 ///
 /// Test items differ from training items by drawing (Noto for Twemoji), word and face, digit, or picture file.
@@ -16,6 +16,10 @@
 #include <vector>
 
 #include "mini/pack.hpp"
+
+namespace mcit {
+class Config;
+}
 
 namespace mcit::mini {
 
@@ -38,9 +42,19 @@ struct MiniOptions {
   int train = 2000;   ///< items of each task
   int test = 400;
   int wordings = 1;   ///< 1: one question text for each task; up to 5: diverse instructions, drawn for each item
-  std::vector<std::string> tasks;  ///< empty: all of task_names()
+  std::vector<std::string> tasks;  ///< empty: all of task_kinds()
   Difficulty difficulty;
 };
+
+/// The options as a suite's table gives them, every key optional:
+///
+///     seed = 1   train = 2000   test = 400   wordings = 1   tasks = ["vqa"]   test_noto = 1.0   ... (Difficulty)
+///
+/// Throws ConfigError for a value out of range. The caller finishes the table.
+MiniOptions read_options(const Config& table);
+
+/// Throws ConfigError naming the option that is out of range.
+void check_options(const MiniOptions& options);
 
 /// What one task is, apart from its items.
 struct TaskKind {
@@ -52,6 +66,9 @@ struct TaskKind {
 
 /// vqa, geo, count, cls, digits, ocr, ground, sci, cap.
 const std::vector<TaskKind>& task_kinds();
+
+/// The kind called `name`. Throws ConfigError naming the nearest known name.
+const TaskKind& task_kind(std::string_view name);
 
 struct Item {
   int picture = 0;  ///< index into TaskData::pictures of its split
@@ -87,7 +104,8 @@ using MiniProgress = std::function<void(std::string_view task, std::size_t numbe
 void write_stream(const Pack& pack, const MiniOptions& options, const std::filesystem::path& folder,
                   const MiniProgress& progress = {});
 
-/// The stream's folder below `cache_root`, named after the hash of pack and options; written if it is not there.
+/// The stream's folder below `cache_root`, named after the hash of pack and options without the list of tasks; tasks
+/// that are not there yet are written. Suites with other selections of the same tasks share it.
 std::filesystem::path materialise(const Pack& pack, const MiniOptions& options, const std::filesystem::path& cache_root,
                                   const MiniProgress& progress = {});
 

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "core/files.hpp"
+#include "core/config.hpp"
 #include "core/json.hpp"
 #include "mcit/errors.hpp"
 #include "mini/canvas.hpp"
@@ -146,14 +146,15 @@ TEST_CASE("files are CoIN records whose pictures are there") {
   MiniOptions options = small(12, 8);
   const auto out = folder.path() / "mini";
   write_stream(pack(), options, out);
-  const Json meta = read_json(out / "meta.json");
-  CHECK(meta["pack"] == pack().digest());
   for (const TaskKind& kind : task_kinds()) {
     const std::string task(kind.name);
     INFO(task);
     const TaskData data = make_task(pack(), options, task);
-    CHECK(meta["task"][task]["chance"].get<double>() == data.chance);
-    CHECK(meta["task"][task]["scorer"] == std::string(kind.scorer));
+    const Json meta = read_json(out / task / "meta.json");
+    CHECK(meta["pack"] == pack().digest());
+    CHECK(meta["chance"].get<double>() == data.chance);
+    CHECK(meta["scorer"] == std::string(kind.scorer));
+    CHECK(meta["answers"].get<std::vector<std::string>>() == data.answers);
     const Json train = read_json(out / task / "train.json");
     const Json test = read_json(out / task / "test.json");
     REQUIRE(train.size() == 12);
@@ -183,14 +184,29 @@ TEST_CASE("files are CoIN records whose pictures are there") {
   CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 1);
 }
 
+TEST_CASE("a suite's table sets the options") {
+  const Config table = Config::parse("seed = 7\ntrain = 10\ntasks = ['geo']\ntest_noto = 0.5\nocr_test_faces = false\n", "suite.toml");
+  const MiniOptions options = read_options(table);
+  table.finish();
+  CHECK(options.seed == 7);
+  CHECK(options.train == 10);
+  CHECK(options.test == MiniOptions{}.test);
+  CHECK(options.tasks == std::vector<std::string>{"geo"});
+  CHECK(options.difficulty.test_noto == 0.5);
+  CHECK_FALSE(options.difficulty.ocr_test_faces);
+  CHECK_THROWS_AS(read_options(Config::parse("sci_options = 9", "suite.toml")), ConfigError);
+}
+
 TEST_CASE("the cache holds one folder for one set of options") {
   const TemporaryFolder cache;
   MiniOptions options = small(5, 5);
   options.tasks = {"geo", "count"};
   const auto first = materialise(pack(), options, cache.path());
-  const auto written = std::filesystem::last_write_time(first / "meta.json");
+  const auto written = std::filesystem::last_write_time(first / "geo" / "meta.json");
+  options.tasks = {"geo", "count", "cls"};  // more tasks of the same stream
   CHECK(materialise(pack(), options, cache.path()) == first);
-  CHECK(std::filesystem::last_write_time(first / "meta.json") == written);
+  CHECK(std::filesystem::last_write_time(first / "geo" / "meta.json") == written);
+  CHECK(std::distance(std::filesystem::directory_iterator(first), {}) == 3);
   options.seed = 9;
   CHECK(materialise(pack(), options, cache.path()) != first);
   options.tasks = {"geo", "conut"};
