@@ -27,10 +27,6 @@ struct Options {
   bool restricted = false;
 };
 
-std::string terminal_text(const Table& table) {
-  return table.terminal(console::width(console::Stream::out), console::colours(console::Stream::out));
-}
-
 void print_catalogue() {
   for (const MetricInfo& info : metric_catalogue()) {
     std::cout << info.name << "\n    " << info.title << "\n    " << info.formula << "\n    " << info.source;
@@ -51,7 +47,7 @@ void print_matrix(const AccuracyMatrix& matrix) {
     }
     table.row(std::move(cells));
   }
-  std::cout << terminal_text(table) << '\n';
+  std::cout << table.terminal(console::width(console::Stream::out), console::colours(console::Stream::out)) << '\n';
 }
 
 void print_metrics(const std::vector<Metric>& metrics) {
@@ -62,7 +58,8 @@ void print_metrics(const std::vector<Metric>& metrics) {
                {result.value ? fixed(*result.value, 4) : "–", false},
                {result.value ? std::string(metric.info.title) : "(" + result.missing + ")", false}});
   }
-  std::cout << terminal_text(table);
+  constexpr int kUnbroken = 1000;  // a line that is too long is easier to read than a table in two pieces
+  std::cout << table.terminal(kUnbroken, console::colours(console::Stream::out));
 }
 
 void print_json(const std::vector<Metric>& metrics) {

@@ -136,26 +136,29 @@ std::vector<std::string> numbered_names(std::size_t count) {
   return names;
 }
 
-/// Which stage learns which task, as far as rows and labels tell: one each in order; or all in a single stage.
-std::vector<std::int64_t> guess_learned(const std::vector<std::string>& names, std::int64_t stages,
-                                        const std::vector<std::string>& labels) {
-  std::vector<std::int64_t> learned;
-  const auto tasks = static_cast<std::int64_t>(names.size());
-  for (std::int64_t j = 0; j < tasks; ++j) learned.push_back(stages == 1 && tasks > 1 ? 1 : std::min(j + 1, stages));
+/// Which stage learns which task in a file of ours: the stage of its name; without such names one stage each in order,
+/// or a single one for all.
+std::vector<std::int64_t> learned_by_label(const std::vector<std::string>& names, const std::vector<std::string>& labels) {
+  const auto stages = static_cast<std::int64_t>(labels.size()) - 1;
+  std::vector<std::int64_t> learned(names.size(), 0);
+  bool named = false;
   for (std::size_t j = 0; j < names.size(); ++j)
     for (std::size_t i = 1; i < labels.size(); ++i)
-      if (labels[i] == std::to_string(i) + ":" + names[j]) learned[j] = static_cast<std::int64_t>(i);
+      if (learned[j] == 0 && labels[i] == std::to_string(i) + ":" + names[j]) {
+        learned[j] = static_cast<std::int64_t>(i);
+        named = true;
+      }
+  if (named) return learned;
+  for (std::size_t j = 0; j < names.size(); ++j)
+    learned[j] = stages == 1 ? 1 : std::min(static_cast<std::int64_t>(j) + 1, stages);
   return learned;
 }
 
-/// Rows into a matrix: `has_base` says that the first row is the untrained model.
-AccuracyMatrix assemble(const std::vector<Row>& rows, std::vector<std::string> names, bool has_base, std::int64_t stages,
-                        std::vector<std::int64_t> learned) {
-  AccuracyMatrix matrix(std::move(names), stages, std::move(learned));
+/// `has_base`: the first row is the untrained model.
+void fill(AccuracyMatrix& matrix, const std::vector<Row>& rows, bool has_base) {
   for (std::size_t i = 0; i < rows.size(); ++i)
     for (std::size_t j = 0; j < rows[i].size(); ++j)
       matrix.set(static_cast<std::int64_t>(i) + (has_base ? 0 : 1), static_cast<std::int64_t>(j), rows[i][j]);
-  return matrix;
 }
 
 /// A bare matrix: T rows without a base, T + 1 with one; fewer are a stream that is still on its way.
@@ -167,8 +170,9 @@ AccuracyMatrix assemble_plain(const std::vector<Row>& rows, std::vector<std::str
   if (stages > tasks)
     throw DataError(where, std::to_string(rows.size()) + " rows for " + std::to_string(tasks) + " tasks",
                     "a matrix has one row for each task, and one more when the first is the untrained base");
-  auto learned = guess_learned(names, static_cast<std::int64_t>(tasks), {});
-  return assemble(rows, std::move(names), has_base, static_cast<std::int64_t>(tasks), std::move(learned));
+  AccuracyMatrix matrix(std::move(names));
+  fill(matrix, rows, has_base);
+  return matrix;
 }
 
 std::vector<Row> rows_of_json(const Json& value, const std::string& where) {
@@ -234,9 +238,10 @@ AccuracyMatrix matrix_from_text(std::string_view text, const std::string& where)
   const bool has_base = !labels.empty() && names_base(labels.front());
   if (header.empty()) header = numbered_names(tasks);
   if (has_base && labels.front().starts_with("0:")) {  // our own file: every stage has its row
-    const auto stages = static_cast<std::int64_t>(values.size()) - 1;
-    auto learned = guess_learned(header, stages, labels);
-    return assemble(values, std::move(header), true, stages, std::move(learned));
+    auto learned = learned_by_label(header, labels);
+    AccuracyMatrix matrix(std::move(header), static_cast<std::int64_t>(values.size()) - 1, std::move(learned));
+    fill(matrix, values, true);
+    return matrix;
   }
   return assemble_plain(values, std::move(header), has_base, where);
 }
@@ -276,7 +281,9 @@ AccuracyMatrix matrix_of_run(const Json& value, std::vector<std::string> tasks, 
   for (const Row& row : rows)
     if (row.size() != tasks.size())
       throw DataError(where, "a row of " + std::to_string(row.size()) + " cells for " + std::to_string(tasks.size()) + " tasks");
-  return assemble(rows, std::move(tasks), true, stages, std::move(learned_at));
+  AccuracyMatrix matrix(std::move(tasks), stages, std::move(learned_at));
+  fill(matrix, rows, true);
+  return matrix;
 }
 
 AccuracyMatrix read_matrix(const std::filesystem::path& path) {

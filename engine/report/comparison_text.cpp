@@ -26,18 +26,15 @@ std::string cell_text(const ComparedColumn& column, const std::optional<Statisti
   return statistic_text(value, column.digits);
 }
 
-/// The best value of a column among the methods; nothing unless two of them have one.
+/// The best value of a column among the methods; nothing when they all have the same.
 std::optional<double> best_of(const Comparison& comparison, std::size_t column) {
-  std::optional<double> best;
-  int values = 0;
-  for (const ComparedGroup& group : comparison.groups) {
-    if (group.bound || !group.values[column]) continue;
-    const double mean = group.values[column]->mean;
-    const bool higher = comparison.columns[column].better == Better::higher;
-    if (!best || (higher ? mean > *best : mean < *best)) best = mean;
-    ++values;
-  }
-  return values > 1 ? best : std::nullopt;
+  std::vector<double> means;
+  for (const ComparedGroup& group : comparison.groups)
+    if (!group.bound && group.values[column]) means.push_back(group.values[column]->mean);
+  if (means.empty()) return {};
+  const auto [lowest, highest] = std::minmax_element(means.begin(), means.end());
+  if (*lowest == *highest) return {};
+  return comparison.columns[column].better == Better::lower ? *lowest : *highest;
 }
 
 bool has_value(const Comparison& comparison, std::size_t column) {

@@ -126,7 +126,7 @@ std::string heatmap_svg(const AccuracyMatrix& matrix, const std::string& title, 
   const int right_reach = slanted ? static_cast<int>(0.71 * name_width) : 0;
   const int width = std::max(left + tasks * kCellWidth + std::max(90, right_reach - kCellWidth / 2) + kPad,
                              2 * kPad + text_width(title) * 5 / 4);
-  const int height = top + grid_height + kPad;
+  const int height = top + grid_height + 24 + kPad;
 
   Canvas canvas;
   canvas.rectangle(0, 0, width, height, "#fff");
@@ -144,6 +144,7 @@ std::string heatmap_svg(const AccuracyMatrix& matrix, const std::string& title, 
     for (int j = 0; j < tasks; ++j)
       draw_cell(canvas, left + j * kCellWidth, y, matrix.at(i, j), i > 0 && matrix.learned_at(j) == i);
   }
+  canvas.text(left, top + grid_height + 20, "framed: right after the task was learned", " fill=\"#666\"");
   draw_scale(canvas, left + tasks * kCellWidth + 16, top, grid_height);
 
   return "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + std::to_string(width) + "\" height=\"" +
