@@ -1,0 +1,177 @@
+// Sets of adapters, base tensors, their state, and the learner made of both.
+#include "mcit/parts/learner.hpp"
+
+#include <algorithm>
+
+#include "mcit/errors.hpp"
+#include "mcit/parts/lora.hpp"
+
+namespace mcit::parts {
+namespace {
+
+constexpr const char* kForeign = "the state belongs to another strategy, backbone or other settings";
+
+std::string shape_text(at::IntArrayRef sizes) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < sizes.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  return text + "]";
+}
+
+void save(const Parameters& parameters, StateDict& state) {
+  for (const Parameter& p : parameters) state[p.name] = state_copy(p.value);
+}
+
+void load(const Parameters& parameters, StateReader& reader) {
+  for (const Parameter& p : parameters) reader.copy(p.name, p.value);
+}
+
+}  // namespace
+
+Tensor state_copy(const Tensor& tensor) { return tensor.detach().clone(at::MemoryFormat::Contiguous); }
+
+const Tensor& StateReader::find(const std::string& name) {
+  const auto found = state_.find(name);
+  if (found == state_.end() || !found->second.defined()) throw CheckpointError(name, "is missing from the strategy's state", kForeign);
+  asked_.insert(name);
+  return found->second;
+}
+
+void StateReader::copy(const std::string& name, const Tensor& target) {
+  const Tensor source = find(name);
+  if (source.sizes() != target.sizes())
+    throw CheckpointError(name, "has shape " + shape_text(source.sizes()) + " in the state, " + shape_text(target.sizes()) + " here", kForeign);
+  if (source.is_floating_point() != target.is_floating_point())
+    throw CheckpointError(name, std::string("is of type ") + c10::toString(source.scalar_type()) + " in the state, " + c10::toString(target.scalar_type()) + " here", kForeign);
+  then([source, target] { target.detach().copy_(source); });
+}
+
+Tensor StateReader::take(const std::string& name, at::ScalarType type) {
+  const Tensor& source = find(name);
+  if (source.scalar_type() != type)
+    throw CheckpointError(name, std::string("is of type ") + c10::toString(source.scalar_type()) + " in the state, not " + c10::toString(type), kForeign);
+  return source.detach().to(at::kCPU).contiguous();
+}
+
+void StateReader::commit() {
+  constexpr std::size_t kShown = 5;
+  std::string names;
+  std::size_t count = 0;
+  for (const auto& [name, tensor] : state_) {
+    if (asked_.contains(name)) continue;
+    if (count++ < kShown) names += (names.empty() ? "" : ", ") + name;
+  }
+  if (count > kShown) names += " and " + std::to_string(count - kShown) + " more";
+  if (count != 0) throw CheckpointError(names, "in the state, but nothing here takes it", kForeign);
+  const at::NoGradGuard no_grad;
+  for (const auto& change : changes_) change();
+}
+
+void AdapterSet::attach(Backbone& backbone, std::string_view pattern, const std::string& adapter_name, const Factory& factory) {
+  for (Site* site : backbone.sites(pattern)) {
+    const auto same = [site](const Entry& entry) { return entry.site == site; };
+    if (std::any_of(entries_.begin(), entries_.end(), same))
+      throw Error(site->name(), "has an adapter of this set already", "give each set one adapter a site");
+    AdapterPtr adapter = factory(*site);
+    site->attach(adapter_name, adapter);
+    entries_.push_back({site, adapter_name, std::move(adapter)});
+  }
+}
+
+void AdapterSet::set_trainable(bool trainable) {
+  for (const Entry& entry : entries_)
+    for (const Parameter& p : entry.adapter->parameters()) p.value.set_requires_grad(trainable);
+}
+
+void AdapterSet::set_active(bool active) {
+  for (const Entry& entry : entries_) entry.site->set_active(entry.adapter_name, active);
+}
+
+Parameters AdapterSet::parameters() const {
+  Parameters out;
+  for (const Entry& entry : entries_)
+    for (const Parameter& p : entry.adapter->parameters()) out.push_back({entry.site->name() + "." + p.name, p.value, p.group});
+  return out;
+}
+
+StateDict AdapterSet::state() const {
+  StateDict state;
+  save(parameters(), state);
+  return state;
+}
+
+void AdapterSet::load(StateReader& reader) const { parts::load(parameters(), reader); }
+
+void BaseTensors::attach(Backbone& backbone, std::string_view pattern) {
+  for (Parameter& p : backbone.parameters(pattern)) {
+    const auto same = [&p](const Parameter& held) { return held.name == p.name; };
+    if (std::any_of(parameters_.begin(), parameters_.end(), same)) continue;
+    p.value.set_requires_grad(true);
+    parameters_.push_back(std::move(p));
+  }
+}
+
+void BaseTensors::set_trainable(bool trainable) {
+  for (const Parameter& p : parameters_) p.value.set_requires_grad(trainable);
+}
+
+StateDict BaseTensors::state() const {
+  StateDict state;
+  save(parameters_, state);
+  return state;
+}
+
+void BaseTensors::load(StateReader& reader) const { parts::load(parameters_, reader); }
+
+Learner::Learner(const Params& params, std::string adapter_name, Factory factory)
+    : targets_(params.text("targets", "decoder")), adapter_name_(std::move(adapter_name)), factory_(std::move(factory)) {
+  if (params.flag("train_connector", true)) base_patterns_.emplace_back("connector");
+}
+
+Learner Learner::lora(const Params& params) {
+  if (params.flag("full", false)) {  // the keys of LoRA are unknown then
+    Learner learner;
+    learner.base_patterns_.emplace_back("decoder");
+    if (params.flag("train_connector", true)) learner.base_patterns_.emplace_back("connector");
+    return learner;
+  }
+  const LoraOptions options = LoraOptions::read(params);
+  return Learner(params, "lora", [options](const Site& site, const at::Generator& generator) -> AdapterPtr {
+    return std::make_shared<Lora>(site, options, generator);
+  });
+}
+
+void Learner::attach(Backbone& backbone, const at::Generator& generator) {
+  if (factory_) adapters_.attach(backbone, targets_, adapter_name_, [&](const Site& site) { return factory_(site, generator); });
+  for (const std::string& pattern : base_patterns_) base_.attach(backbone, pattern);
+}
+
+Parameters Learner::parameters() const {
+  Parameters out = adapters_.parameters();
+  out.insert(out.end(), base_.parameters().begin(), base_.parameters().end());
+  return out;
+}
+
+StateDict Learner::state() const {
+  StateDict state = adapters_.state();
+  state.merge(base_.state());
+  return state;
+}
+
+void Learner::load(StateReader& reader) const {
+  adapters_.load(reader);
+  base_.load(reader);
+}
+
+void Learner::load_state(const StateDict& state) const {
+  StateReader reader(state);
+  load(reader);
+  reader.commit();
+}
+
+std::int64_t Learner::size() const {
+  std::int64_t total = 0;
+  for (const Parameter& p : parameters()) total += p.value.numel();
+  return total;
+}
+
+}  // namespace mcit::parts
