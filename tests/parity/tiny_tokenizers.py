@@ -114,7 +114,7 @@ def build_clip_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     _add_special(tokenizer, [start, end])
     tokenizer.post_processor = processors.RobertaProcessing(
-        sep=(end, vocabulary[end]), cls=(start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
+        (end, vocabulary[end]), (start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
     )
     return tokenizer
 
