@@ -1,0 +1,114 @@
+#include "eval/evaluate.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <sstream>
+
+#include "core/json.hpp"
+#include "core/system.hpp"
+#include "mcit/errors.hpp"
+
+namespace mcit {
+
+double Cell::score() const {
+  double sum = 0.0;
+  for (const Prediction& row : rows) sum += row.score;
+  return rows.empty() ? 0.0 : 100.0 * sum / static_cast<double>(rows.size());
+}
+
+std::optional<double> Cell::restricted_score() const {
+  double sum = 0.0;
+  for (const Prediction& row : rows) {
+    if (!row.restricted_score) return std::nullopt;
+    sum += *row.restricted_score;
+  }
+  if (rows.empty()) return std::nullopt;
+  return 100.0 * sum / static_cast<double>(rows.size());
+}
+
+std::optional<double> Cell::selector_accuracy(std::int64_t task) const {
+  std::int64_t right = 0;
+  for (const Prediction& row : rows) {
+    if (row.selected_task < 0) return std::nullopt;
+    right += row.selected_task == task ? 1 : 0;
+  }
+  if (rows.empty()) return std::nullopt;
+  return 100.0 * static_cast<double>(right) / static_cast<double>(rows.size());
+}
+
+Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode, const SelectHook& select,
+              const std::function<void(std::int64_t)>& progress) {
+  const at::NoGradGuard no_grad;
+  model.set_training(false);
+  std::vector<std::size_t> order(task.examples.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return task.examples[a]->prompt_length < task.examples[b]->prompt_length; });
+  Cell cell;
+  cell.rows.resize(task.examples.size());
+  for (std::size_t begin = 0; begin < order.size(); begin += static_cast<std::size_t>(batch)) {
+    const std::size_t end = std::min(order.size(), begin + static_cast<std::size_t>(batch));
+    Batch part;
+    for (std::size_t i = begin; i < end; ++i) part.examples.push_back(task.examples[order[i]]);
+    model.route().task.assign(part.size(), -1);
+    const Selection selection = select ? select(part) : Selection{};
+    if (!selection.task.empty() && selection.task.size() != part.size())
+      throw Error("select", "chose " + std::to_string(selection.task.size()) + " tasks for " + std::to_string(part.size()) + " examples");
+    Prefill prefill = model.prefill(part, task.max_new_tokens);
+    const auto free = model.decode(prefill, task.max_new_tokens);
+    const auto restricted = task.answers ? model.decode(prefill, task.max_new_tokens, task.answers.get()) : std::vector<std::vector<std::int64_t>>{};
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::size_t row = order[i], at = i - begin;
+      const Example& example = *task.examples[row];
+      Prediction& out = cell.rows[row];
+      const ScoreContext context{.options = {}, .prompt = example.prompt};
+      out = {.id = example.id, .prompt = example.prompt, .text = decode(free[at]), .gold = example.answer};
+      const Score score = task.scorer->score(out.text, task.golds[row], context);
+      out.score = score.value;
+      out.well_formed = score.well_formed;
+      if (!restricted.empty()) {
+        out.restricted_text = decode(restricted[at]);
+        out.restricted_score = task.scorer->score(*out.restricted_text, task.golds[row], context).value;
+      }
+      if (!selection.task.empty()) out.selected_task = selection.task[at];
+    }
+    if (progress) progress(static_cast<std::int64_t>(end - begin));
+    if (interrupted()) throw Error("evaluation", "interrupted");
+  }
+  return cell;
+}
+
+std::string to_jsonl(const Cell& cell) {
+  std::string out;
+  for (const Prediction& row : cell.rows) {
+    Json line = {{"question_id", row.id}, {"prompt", row.prompt}, {"text", row.text}, {"gold", row.gold}, {"score", row.score}, {"well_formed", row.well_formed}};
+    if (row.restricted_text) {
+      line["restricted_text"] = *row.restricted_text;
+      line["restricted_score"] = row.restricted_score.value_or(0.0);
+    }
+    if (row.selected_task >= 0) line["selected_task"] = row.selected_task;
+    out += dump_json(line) + "\n";
+  }
+  return out;
+}
+
+Cell from_jsonl(const std::string& text, const std::string& where) {
+  Cell cell;
+  std::istringstream lines(text);
+  std::string line;
+  for (std::int64_t number = 1; std::getline(lines, line); ++number) {
+    const std::string at = where + ":" + std::to_string(number);
+    const Json object = parse_json(line, at);
+    Prediction row{.id = json_text(object, "question_id", at), .prompt = json_text(object, "prompt", at), .text = json_text(object, "text", at),
+                   .gold = json_text(object, "gold", at), .score = json_number(object, "score", at), .well_formed = object.value("well_formed", false)};
+    if (object.contains("restricted_text")) {
+      row.restricted_text = json_text(object, "restricted_text", at);
+      row.restricted_score = json_number(object, "restricted_score", at);
+    }
+    if (object.contains("selected_task")) row.selected_task = json_integer(object, "selected_task", at);
+    cell.rows.push_back(std::move(row));
+  }
+  return cell;
+}
+
+}  // namespace mcit

@@ -1,0 +1,386 @@
+#include "train/task_loop.hpp"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/files.hpp"
+#include "core/hash.hpp"
+#include "core/json.hpp"
+#include "core/log.hpp"
+#include "core/progress.hpp"
+#include "core/random.hpp"
+#include "core/system.hpp"
+#include "data/loader.hpp"
+#include "mcit/errors.hpp"
+#include "train/snapshot.hpp"
+
+namespace mcit {
+
+/// The engine's side of a strategy's Host.
+class EngineHost final : public Host {
+ public:
+  EngineHost(const std::vector<StreamTask>& tasks, std::uint64_t seed) : tasks_(tasks), seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
+
+  void info(const std::string& message) override { log::info(message); }
+  void warn(const std::string& message) override { log::warn(message); }
+  void record(const std::string& name, double value) override { records[name] = value; }
+  at::Generator generator() override {
+    if (pending_) generator_.set_current_seed(*pending_);
+    pending_.reset();
+    return generator_;
+  }
+  ExamplePtr example(std::int64_t task, std::int64_t index) override {
+    if (task < 0 || task >= static_cast<std::int64_t>(tasks_.size()) || !met.contains(task)) throw Error("host.example", "task " + std::to_string(task) + " was not trained yet");
+    const auto& rows = tasks_[static_cast<std::size_t>(task)].train;
+    if (index < 0 || index >= static_cast<std::int64_t>(rows.size())) throw Error("host.example", "task " + std::to_string(task) + " has no training example " + std::to_string(index));
+    return rows[static_cast<std::size_t>(index)];
+  }
+  /// A hook is about to run: its draws depend on where it stands and on nothing that happened before.
+  void enter(const char* hook) { pending_ = derive(seed_, {"strategy", hook, stage, step}); }
+
+  std::map<std::string, double> records;  ///< since the last line of metrics.jsonl
+  std::set<std::int64_t> met;             ///< tasks that were trained or are being trained
+  std::int64_t stage = -1, step = -1;
+
+ private:
+  const std::vector<StreamTask>& tasks_;
+  std::uint64_t seed_;
+  at::Generator generator_;
+  std::optional<std::uint64_t> pending_;
+};
+
+namespace {
+
+/// One ordered pass over a stage's training examples.
+class StageBatches final : public Batches {
+ public:
+  explicit StageBatches(const std::vector<ExamplePtr>& examples) : examples_(examples) {}
+  std::int64_t examples() const override { return static_cast<std::int64_t>(examples_.size()); }
+  bool next(Batch& batch) override {
+    batch.examples.clear();
+    while (at_ < examples_.size() && static_cast<std::int64_t>(batch.size()) < size_) batch.examples.push_back(examples_[at_++]);
+    return batch.size() > 0;
+  }
+  void rewind(std::int64_t batch_size) override {
+    if (batch_size < 1) throw Error("Batches::rewind", "a batch holds at least one example");
+    size_ = batch_size;
+    at_ = 0;
+  }
+
+ private:
+  const std::vector<ExamplePtr>& examples_;
+  std::size_t at_ = 0;
+  std::int64_t size_ = 32;
+};
+
+std::string digest_of(const StateDict& state) {
+  Hasher hasher;
+  for (const auto& [name, tensor] : state) {
+    const Tensor flat = tensor.detach().to(at::kCPU).contiguous();
+    hasher.field(name).update(std::string_view(static_cast<const char*>(flat.const_data_ptr()), static_cast<std::size_t>(flat.numel()) * flat.element_size()));
+  }
+  return hasher.hex();
+}
+
+void seed_dropout(std::uint64_t seed, at::Device device) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
+
+}  // namespace
+
+struct TaskLoop::State {
+  LoopParts parts;
+  LoopOptions options;
+  EngineHost host;
+  std::unique_ptr<HookRunner> hooks;
+  std::unique_ptr<AppendFile> metrics;
+  RunResult result;
+  std::vector<Stage> stages;
+  std::unique_ptr<AdamW> optimizer;
+  std::vector<ExamplePtr> examples;  ///< of the current stage
+  Task task;
+  double train_seconds = 0.0;        ///< of the current stage, earlier processes included
+  std::int64_t seen_examples = 0, seen_tokens = 0;
+
+  State(LoopParts p, LoopOptions o) : parts(std::move(p)), options(std::move(o)), host(parts.tasks, options.seed) {}
+
+  void enter_stage(std::int64_t index);
+  void make_optimizer();
+  void prefetch();
+  void train(std::int64_t first_step);
+  void write_line(const StepResult& step, std::int64_t number, double seconds);
+  void save(std::int64_t step, bool trained);
+  void evaluate_row(std::int64_t row, bool base);
+  Cell cell(const StreamTask& task, bool base, const std::string& state_digest, Progress& progress);
+  std::int64_t resume(Snapshot snapshot);
+  void finish_stage();
+};
+
+TaskLoop::TaskLoop(LoopParts parts, LoopOptions options) : state_(std::make_unique<State>(std::move(parts), std::move(options))) {}
+TaskLoop::~TaskLoop() = default;
+Host& TaskLoop::host() { return state_->host; }
+
+void TaskLoop::State::enter_stage(std::int64_t index) {
+  const Stage& stage = stages[static_cast<std::size_t>(index)];
+  examples.clear();
+  task = {index, stage.name, stage.tasks, 0};
+  for (const std::int64_t t : stage.tasks) {
+    const StreamTask& part = parts.tasks[static_cast<std::size_t>(t)];
+    examples.insert(examples.end(), part.train.begin(), part.train.end());
+    task.steps += part.steps;
+    host.met.insert(t);
+  }
+  host.stage = index;
+  host.step = -1;
+  hooks->at(task, -1);
+  train_seconds = 0.0;
+  seen_examples = seen_tokens = 0;
+}
+
+void TaskLoop::State::make_optimizer() { optimizer = std::make_unique<AdamW>(hooks->parameters(), options.train.adamw); }
+
+void TaskLoop::State::prefetch() {
+  if (parts.features == nullptr) return;
+  std::vector<std::string> paths;
+  for (const ExamplePtr& example : examples)
+    if (!example->image.empty()) paths.push_back(example->image);
+  for (const StreamTask& t : parts.tasks)
+    for (const ExamplePtr& example : t.eval.examples)
+      if (!example->image.empty()) paths.push_back(example->image);
+  Progress progress("pictures of '" + task.name + "'", static_cast<std::int64_t>(paths.size()), "pictures");
+  parts.features->prefetch(paths, [&](std::int64_t n) {
+    progress.advance(n);
+    if (interrupted()) throw Interrupted();
+  });
+}
+
+void TaskLoop::State::write_line(const StepResult& step, std::int64_t number, double seconds) {
+  Json line = {{"stage", task.index + 1}, {"task", task.name}, {"step", number + 1}, {"loss", step.loss}, {"gradient_norm", step.gradient_norm},
+               {"rate", step.rate}, {"examples", step.examples}, {"tokens", step.tokens}, {"seconds", std::round(seconds * 1e6) / 1e6}};
+  for (const auto& [name, value] : host.records) line["strategy." + name] = value;
+  host.records.clear();
+  metrics->line(dump_json(line));
+}
+
+void TaskLoop::State::train(std::int64_t first_step) {
+  if (optimizer->parameters().empty() || task.steps == 0) return;
+  std::vector<std::int64_t> lengths;
+  for (const ExamplePtr& example : examples) lengths.push_back(static_cast<std::int64_t>(example->tokens.size()));
+  const BatchOrder order(lengths, options.train.batch, derive(options.seed, {"order", task.index}));
+  const BatchSource batches = [&](std::int64_t index) {
+    Batch batch;
+    for (const std::int64_t i : order.batch(index)) batch.examples.push_back(examples[static_cast<std::size_t>(i)]);
+    parts.model.route().task.clear();
+    for (const ExamplePtr& example : batch.examples) parts.model.route().task.push_back(example->task);
+    seed_dropout(derive(options.seed, {"dropout", task.index, index}), parts.model.device());
+    return batch;
+  };
+  const auto keep_batch = [&](const Batch& batch, double value) {
+    Json rows = Json::array();
+    for (const ExamplePtr& e : batch.examples) rows.push_back({{"task", e->task}, {"index", e->index}, {"id", e->id}, {"image", e->image}, {"prompt", e->prompt}, {"answer", e->answer}});
+    write_json(parts.run.root() / "nonfinite_batch.json", {{"stage", task.index + 1}, {"step", host.step + 1}, {"value", std::to_string(value)}, {"rows", rows}});
+  };
+  Progress progress("training '" + task.name + "' (" + std::to_string(task.index + 1) + "/" + std::to_string(stages.size()) + ")", task.steps);
+  progress.skip(first_step);
+  parts.model.set_training(true);
+  for (std::int64_t number = first_step; number < task.steps; ++number) {
+    const Stopwatch watch;
+    host.step = number;
+    hooks->at(task, number);
+    const StepResult step = train_step(task, number, parts.model, *hooks, *optimizer, batches, options.train, keep_batch);
+    const double seconds = watch.seconds();
+    train_seconds += seconds;
+    seen_examples += step.examples;
+    seen_tokens += step.tokens;
+    write_line(step, number, seconds);
+    progress.advance(1, "loss " + std::to_string(step.loss).substr(0, 6));
+    const bool due = options.snapshot_every > 0 && (number + 1) % options.snapshot_every == 0 && number + 1 < task.steps;
+    if (due || interrupted()) save(number + 1, false);
+    if (interrupted()) throw Interrupted();
+  }
+  parts.model.set_training(false);
+  host.step = -1;
+  hooks->at(task, -1);
+}
+
+void TaskLoop::State::save(std::int64_t step, bool trained) {
+  metrics->sync();
+  write_result(parts.run.result(), result);
+  Snapshot s{.stage = task.index, .step = step, .trained = trained, .strategy = hooks->state(), .optimizer = {}, .trainable = {},
+             .result = read_file(parts.run.result()), .metrics_bytes = metrics->bytes(),
+             .costs = {{"train_seconds", train_seconds}, {"examples", static_cast<double>(seen_examples)}, {"tokens", static_cast<double>(seen_tokens)}}};
+  if (!trained) s.optimizer = optimizer->state();
+  for (const Parameter& p : hooks->parameters())
+    if (p.value.requires_grad()) s.trainable.push_back(p.name);
+  write_snapshot(parts.run.snapshots(), s);
+}
+
+std::int64_t TaskLoop::State::resume(Snapshot s) {
+  write_atomic(parts.run.result(), s.result);
+  const Provenance now = result.provenance;
+  result = read_result(parts.run.result());
+  if (result.provenance.config != now.config || result.provenance.model_hash != now.model_hash || result.provenance.data != now.data)
+    throw ConfigError(parts.run.root().string(), "settings, model or data are not those that the run began with", "start a new run in another folder");
+  if (result.provenance.build_tag != now.build_tag || result.provenance.plugin_hash != now.plugin_hash) log::warn("engine or plugin were rebuilt since this run began; its numbers may differ in the last digits");
+  for (std::int64_t i = 0; i < s.stage; ++i)
+    for (const std::int64_t t : stages[static_cast<std::size_t>(i)].tasks) host.met.insert(t);
+  enter_stage(s.stage);
+  hooks->load_state(s.strategy);
+  const std::set<std::string> trainable(s.trainable.begin(), s.trainable.end());
+  for (const Parameter& p : hooks->parameters()) {
+    Tensor value = p.value;
+    value.set_requires_grad(trainable.contains(p.name));
+  }
+  make_optimizer();
+  if (!s.trained) optimizer->load_state(s.optimizer);
+  train_seconds = s.costs["train_seconds"];
+  seen_examples = static_cast<std::int64_t>(s.costs["examples"]);
+  seen_tokens = static_cast<std::int64_t>(s.costs["tokens"]);
+  metrics = std::make_unique<AppendFile>(parts.run.metrics(), s.metrics_bytes);
+  log::info("going on at stage ", s.stage + 1, " '", task.name, s.trained ? "', evaluation" : "', step " + std::to_string(s.step));
+  return s.step;
+}
+
+Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& state_digest, Progress& progress) {
+  std::filesystem::path file;
+  if (!options.cell_cache.empty()) {
+    Hasher key;
+    key.field(options.engine_hash).field(parts.model_hash).field(base ? "base" : state_digest).field(base ? "" : result.provenance.plugin_hash).field(t.eval.digest).field(result.provenance.device).field(result.provenance.dtype).update(options.eval_batch).update(result.provenance.threads);
+    file = options.cell_cache / (key.hex() + ".jsonl");
+    if (std::filesystem::exists(file)) {
+      try {
+        Cell known = from_jsonl(read_file(file), file.string());
+        if (known.rows.size() == t.eval.examples.size()) {
+          progress.advance(static_cast<std::int64_t>(known.rows.size()));
+          return known;
+        }
+      } catch (const std::exception& e) {
+        log::warn(e.what(), "; the cell is computed again");
+      }
+    }
+  }
+  const SelectHook select = base ? SelectHook{} : [&](const Batch& batch) { return hooks->select(batch, parts.model); };
+  Cell fresh = evaluate(parts.model, t.eval, options.eval_batch, parts.decode, select, [&](std::int64_t n) { progress.advance(n); });
+  if (!file.empty()) write_atomic(file, to_jsonl(fresh));
+  return fresh;
+}
+
+void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
+  const Stopwatch watch;
+  std::int64_t rows = 0;
+  for (const StreamTask& t : parts.tasks) rows += static_cast<std::int64_t>(t.eval.examples.size());
+  const bool untouched = base || (hooks->parameters().empty() && hooks->state().empty());
+  const std::string digest = untouched ? "" : digest_of(hooks->state());
+  Progress progress(row == 0 ? "evaluating the base" : "evaluating after '" + task.name + "'", rows, "rows");
+  double selected = 0.0;
+  std::int64_t selected_rows = 0;
+  auto& counts = result.counts;
+  counts.resize(std::max(counts.size(), static_cast<std::size_t>(stages.size()) + 1));
+  for (auto& line : counts) line.resize(parts.tasks.size());
+  for (std::size_t j = 0; j < parts.tasks.size(); ++j) {
+    const StreamTask& t = parts.tasks[j];
+    const Cell known = cell(t, untouched, digest, progress);
+    write_atomic(parts.run.predictions(row, t.info.name), to_jsonl(known));
+    const auto task_index = static_cast<std::int64_t>(j);
+    result.matrix.set(row, task_index, known.score());
+    result.matrix_restricted.set(row, task_index, known.restricted_score());
+    double sum = 0.0;
+    for (const Prediction& p : known.rows) sum += p.score;
+    counts[static_cast<std::size_t>(row)][j] = CellCount{sum, static_cast<std::int64_t>(known.rows.size())};
+    if (const auto accuracy = known.selector_accuracy(task_index); accuracy && host.met.contains(task_index)) {
+      selected += *accuracy * static_cast<double>(known.rows.size());
+      selected_rows += static_cast<std::int64_t>(known.rows.size());
+    }
+  }
+  if (row == 0) {
+    result.base_eval_seconds = watch.seconds();
+  } else {
+    StageResult& stage = result.stages[static_cast<std::size_t>(row - 1)];
+    stage.cost.eval_seconds = watch.seconds();
+    if (selected_rows > 0) stage.selector_accuracy = selected / static_cast<double>(selected_rows);
+  }
+  write_result(parts.run.result(), result);
+}
+
+void TaskLoop::State::finish_stage() {
+  StageCost& cost = result.stages[static_cast<std::size_t>(task.index)].cost;
+  cost.trainable_parameters = 0;
+  for (const Parameter& p : optimizer->parameters()) cost.trainable_parameters += p.value.numel();
+  cost.steps = optimizer->parameters().empty() ? 0 : task.steps;
+  cost.examples = seen_examples;
+  cost.tokens = seen_tokens;
+  cost.train_seconds = train_seconds;
+}
+
+RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult result, bool resume) {
+  State& s = *state_;
+  s.hooks = std::make_unique<HookRunner>(strategy, name);
+  s.hooks->set_listener([&](const char* hook) { s.host.enter(hook); });
+  StreamInfo stream{.tasks = {}, .seed = s.options.seed};
+  for (const StreamTask& t : s.parts.tasks) stream.tasks.push_back(t.info);
+  s.hooks->on_stream_begin(stream);
+  s.stages = s.hooks->plan(stream);
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> names;
+  for (const Stage& stage : s.stages) names.emplace_back(stage.name, stage.tasks);
+  s.result = make_result(result.suite, result.strategy, result.seed, result.tasks, names);
+  s.result.provenance = result.provenance;
+
+  std::optional<Snapshot> snapshot = resume ? read_newest_snapshot(s.parts.run.snapshots()) : std::nullopt;
+  if (!snapshot) {
+    s.metrics = std::make_unique<AppendFile>(s.parts.run.metrics(), 0);
+    if (s.options.evaluate_base) {
+      s.task = {-1, "the base", {}, 0};
+      s.prefetch();
+      s.evaluate_row(0, true);
+    }
+  }
+  s.hooks->attach(s.parts.model);
+  std::int64_t first_stage = 0, first_step = 0;
+  bool trained = false;
+  if (snapshot) {
+    first_stage = snapshot->stage;
+    trained = snapshot->trained;
+    first_step = s.resume(std::move(*snapshot));
+  }
+  for (std::int64_t i = first_stage; i < static_cast<std::int64_t>(s.stages.size()); ++i) {
+    const bool taken_up = snapshot.has_value() && i == first_stage;
+    if (!taken_up) {
+      s.enter_stage(i);
+      s.prefetch();
+      StageBatches batches(s.examples);
+      s.hooks->before_task(s.task, batches, s.parts.model);
+      s.make_optimizer();
+      s.save(0, false);
+    } else {
+      s.prefetch();
+    }
+    if (!(taken_up && trained)) {
+      s.train(taken_up ? first_step : 0);
+      StageBatches batches(s.examples);
+      s.hooks->after_task(s.task, batches, s.parts.model);
+      s.finish_stage();
+      StageCost& cost = s.result.stages[static_cast<std::size_t>(i)].cost;
+      {
+        const at::NoGradGuard no_grad;
+        cost.stored_parameters = strategy.stored_parameters();
+      }
+      s.optimizer->zero_grad();
+      s.save(s.task.steps, true);
+    }
+    s.evaluate_row(i + 1, false);
+    s.result.stages[static_cast<std::size_t>(i)].cost.peak_memory_mb = peak_rss_mb();
+    write_result(s.parts.run.result(), s.result);
+    if (s.options.stop_after > 0 && i + 1 - first_stage >= s.options.stop_after) return s.result;
+  }
+  s.result.complete = true;
+  s.result.provenance.finished = utc_now();
+  write_result(s.parts.run.result(), s.result);
+  for (const auto& [hook, cost] : s.hooks->costs()) log::debug("hook ", hook, ": ", cost.calls, " calls, ", 1e3 * cost.seconds / static_cast<double>(cost.calls), " ms each");
+  return s.result;
+}
+
+}  // namespace mcit

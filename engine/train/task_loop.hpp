@@ -1,0 +1,76 @@
+#pragma once
+/// The continual loop: stages one after the other, every task evaluated after each, everything resumable.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/run_dir.hpp"
+#include "data/features.hpp"
+#include "eval/evaluate.hpp"
+#include "metrics/result.hpp"
+#include "model/mllm.hpp"
+#include "train/hooks.hpp"
+#include "train/step.hpp"
+
+namespace mcit {
+
+/// A task of the stream, tokenized.
+struct StreamTask {
+  TaskInfo info;
+  std::vector<ExamplePtr> train;
+  EvalTask eval;
+  std::int64_t steps = 0;  ///< optimizer steps when it is trained alone
+};
+
+struct LoopOptions {
+  TrainOptions train;
+  std::uint64_t seed = 1;
+  std::int64_t eval_batch = 64;
+  std::int64_t snapshot_every = 100;  ///< optimizer steps between snapshots inside a stage; 0 = boundaries only
+  std::int64_t stop_after = 0;        ///< stages to run in this call; 0 = all
+  bool evaluate_base = true;          ///< row 0
+  std::filesystem::path cell_cache;   ///< folder of cells shared between runs; empty = none
+  std::string engine_hash;            ///< of the code that computes a cell: part of its key
+};
+
+/// Thrown after the state was saved.
+class Interrupted : public std::exception {
+ public:
+  const char* what() const noexcept override { return "interrupted; the state is saved"; }
+};
+
+/// What the loop works on. All references outlive it.
+struct LoopParts {
+  Mllm& model;
+  std::string model_hash;
+  std::vector<StreamTask>& tasks;
+  FeatureStore* features = nullptr;  ///< null when a strategy changes the tower
+  DecodeText decode;
+  RunDir& run;
+};
+
+class EngineHost;
+
+/// Owns the strategy's host. The strategy is created with host() first, then run() drives it.
+class TaskLoop {
+ public:
+  TaskLoop(LoopParts parts, LoopOptions options);
+  ~TaskLoop();
+
+  Host& host();
+  /// Runs or goes on with the stream. `result` arrives with suite, strategy, tasks and provenance filled in.
+  /// @param resume take up the newest good snapshot of the run folder
+  /// @throws Interrupted, StrategyError, Error
+  RunResult run(Strategy& strategy, const std::string& name, RunResult result, bool resume);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mcit
