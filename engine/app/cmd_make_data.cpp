@@ -44,7 +44,8 @@ void write_preview(const mini::Pack& pack, const Flags& flags) {
     const mini::TaskData data = mini::make_task(pack, few, kind.name);
     for (const mini::Split* split : {&data.train, &data.test}) {
       for (const mini::Item& item : split->items) {
-        cells.push_back(cell(split->pictures[static_cast<std::size_t>(item.picture)], item.question, item.answer));
+        cells.push_back(
+            cell(split->pictures[static_cast<std::size_t>(item.picture)], item.question, item.answer));
       }
     }
   }
@@ -78,20 +79,22 @@ void write_vocabulary(const mini::Pack& pack, const std::string& file) {
 
 void write_stream(const mini::Pack& pack, const Flags& flags) {
   std::optional<Progress> bar;
-  mini::write_stream(pack, flags.options, flags.out, [&](std::string_view task, std::size_t number, std::size_t count) {
-    if (!bar) {
-      bar.emplace("make-data", static_cast<std::int64_t>(count), "tasks");
-    } else {
-      bar->advance(1, task);
-    }
-    log::debug("task ", number + 1, " of ", count, ": ", task);
-  });
+  mini::write_stream(pack, flags.options, flags.out,
+                     [&](std::string_view task, std::size_t number, std::size_t count) {
+                       if (!bar) {
+                         bar.emplace("make-data", static_cast<std::int64_t>(count), "tasks");
+                       } else {
+                         bar->advance(1, task);
+                       }
+                       log::debug("task ", number + 1, " of ", count, ": ", task);
+                     });
   bar.reset();
   log::info(flags.out, ": written; <task>/meta.json holds counts, scorer and chance level");
 }
 
 void make_data(const Flags& flags) {
-  if (flags.stream != "mini") throw ConfigError("make-data", "no stream is called '" + flags.stream + "'", "known: mini");
+  if (flags.stream != "mini")
+    throw ConfigError("make-data", "no stream is called '" + flags.stream + "'", "known: mini");
   if (flags.out.empty() && flags.preview.empty() && flags.base_preview.empty() && flags.vocabulary.empty()) {
     throw ConfigError("make-data", "nothing to write", "give --out DIR or --preview FILE");
   }
@@ -113,23 +116,47 @@ void add_make_data(CLI::App& app) {
   command->add_option("--seed", flags->options.seed, "Seed of everything drawn")->capture_default_str();
   command->add_option("--train", flags->options.train, "Training items of each task")->capture_default_str();
   command->add_option("--test", flags->options.test, "Test items of each task")->capture_default_str();
-  command->add_option("--tasks", flags->options.tasks, "Only these tasks, separated by commas")->delimiter(',');
-  command->add_option("--wordings", flags->options.wordings, "Question wordings of each task, 1..5")->capture_default_str();
+  command->add_option("--tasks", flags->options.tasks, "Only these tasks, separated by commas")
+      ->delimiter(',');
+  command->add_option("--wordings", flags->options.wordings, "Question wordings of each task, 1..5")
+      ->capture_default_str();
   command->add_option("--preview", flags->preview, "PNG with items of each task, to look at");
   command->add_option("--base-preview", flags->base_preview, "PNG with samples of the pre-training mixture");
   command->add_option("--vocabulary", flags->vocabulary, "Text file with every word of base and stream");
-  command->add_option("--cells", flags->cells, "Items in a row of a preview")->check(CLI::Range(1, 40))->capture_default_str();
+  command->add_option("--cells", flags->cells, "Items in a row of a preview")
+      ->check(CLI::Range(1, 40))
+      ->capture_default_str();
   const std::string knobs = "Difficulty";
-  command->add_option("--train-jitter", level.train_jitter, "Change of style in training pictures, 0..1")->group(knobs)->capture_default_str();
-  command->add_option("--test-jitter", level.test_jitter, "Change of style in test pictures, 0..1")->group(knobs)->capture_default_str();
-  command->add_option("--test-noto", level.test_noto, "Share of test pictures in the unseen drawing style")->group(knobs)->capture_default_str();
-  command->add_option("--count-most", level.count_most, "count: most objects, 1..6")->group(knobs)->capture_default_str();
-  command->add_option("--digits", level.digits, "digits: digits side by side, 1..3")->group(knobs)->capture_default_str();
-  command->add_option("--ocr-shortest", level.ocr_shortest, "ocr: fewest letters, 3..5")->group(knobs)->capture_default_str();
-  command->add_option("--ocr-longest", level.ocr_longest, "ocr: most letters, 3..5")->group(knobs)->capture_default_str();
-  command->add_option("--ocr-test-faces", level.ocr_test_faces, "ocr: test words in unseen faces")->group(knobs)->capture_default_str();
-  command->add_option("--ground-objects", level.ground_objects, "ground: objects in a picture, 2..4")->group(knobs)->capture_default_str();
-  command->add_option("--sci-options", level.sci_options, "sci: groups to choose from, 2..6")->group(knobs)->capture_default_str();
+  command->add_option("--train-jitter", level.train_jitter, "Change of style in training pictures, 0..1")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--test-jitter", level.test_jitter, "Change of style in test pictures, 0..1")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--test-noto", level.test_noto, "Share of test pictures in the unseen drawing style")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--count-most", level.count_most, "count: most objects, 1..6")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--digits", level.digits, "digits: digits side by side, 1..3")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--ocr-shortest", level.ocr_shortest, "ocr: fewest letters, 3..5")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--ocr-longest", level.ocr_longest, "ocr: most letters, 3..5")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--ocr-test-faces", level.ocr_test_faces, "ocr: test words in unseen faces")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--ground-objects", level.ground_objects, "ground: objects in a picture, 2..4")
+      ->group(knobs)
+      ->capture_default_str();
+  command->add_option("--sci-options", level.sci_options, "sci: groups to choose from, 2..6")
+      ->group(knobs)
+      ->capture_default_str();
   command->callback([flags] { make_data(*flags); });
 }
 

@@ -7,17 +7,23 @@
 namespace mcit::mini {
 namespace {
 
-float between(Rng& rng, double low, double high) { return static_cast<float>(low + (high - low) * rng.uniform()); }
+float between(Rng& rng, double low, double high) {
+  return static_cast<float>(low + (high - low) * rng.uniform());
+}
 
 Color random_color(Rng& rng) { return {between(rng, 0, 255), between(rng, 0, 255), between(rng, 0, 255)}; }
 
 float luminance(Color c) { return 0.299F * c.r + 0.587F * c.g + 0.114F * c.b; }
 
-Color mix(Color a, Color b, float t) { return {a.r + (b.r - a.r) * t, a.g + (b.g - a.g) * t, a.b + (b.b - a.b) * t}; }
+Color mix(Color a, Color b, float t) {
+  return {a.r + (b.r - a.r) * t, a.g + (b.g - a.g) * t, a.b + (b.b - a.b) * t};
+}
 
 float distance(Color a, Color b) { return std::hypot(a.r - b.r, a.g - b.g, a.b - b.b); }
 
-std::uint8_t to_byte(float value) { return static_cast<std::uint8_t>(std::clamp(value, 0.0F, 255.0F) + 0.5F); }
+std::uint8_t to_byte(float value) {
+  return static_cast<std::uint8_t>(std::clamp(value, 0.0F, 255.0F) + 0.5F);
+}
 
 /// Bilinear sample of every channel at texture position (u, v) in pixels; nothing lies beyond the edges.
 template <int Channels>
@@ -52,10 +58,14 @@ const Raster& level_for(const Texture& texture, float width, int softer) {
 /// Whether (x, y) in -1..1 lies in the shape.
 bool inside(ShapeKind kind, float x, float y) {
   switch (kind) {
-    case ShapeKind::kCircle: return x * x + y * y <= 1;
-    case ShapeKind::kSquare: return std::max(std::abs(x), std::abs(y)) <= 0.88F;
-    case ShapeKind::kRectangle: return std::abs(x) <= 1 && std::abs(y) <= 1;  // the place has its proportions
-    case ShapeKind::kTriangle: return y <= 0.8F && std::abs(x) <= (y + 0.9F) / 1.7F;
+    case ShapeKind::kCircle:
+      return x * x + y * y <= 1;
+    case ShapeKind::kSquare:
+      return std::max(std::abs(x), std::abs(y)) <= 0.88F;
+    case ShapeKind::kRectangle:
+      return std::abs(x) <= 1 && std::abs(y) <= 1;  // the place has its proportions
+    case ShapeKind::kTriangle:
+      return y <= 0.8F && std::abs(x) <= (y + 0.9F) / 1.7F;
     case ShapeKind::kCross:
       return std::max(std::abs(x), std::abs(y)) <= 1 && std::min(std::abs(x), std::abs(y)) <= 0.32F;
     case ShapeKind::kStar: {
@@ -78,14 +88,16 @@ bool inside(ShapeKind kind, float x, float y) {
 
 const std::vector<NamedColor>& named_colors() {
   static const std::vector<NamedColor> colors{
-      {"red", {222, 34, 34}},    {"green", {30, 190, 50}},   {"blue", {34, 70, 228}},   {"yellow", {248, 226, 30}},
-      {"orange", {248, 142, 22}}, {"purple", {134, 44, 176}}, {"pink", {250, 140, 190}}, {"brown", {138, 72, 32}},
-      {"black", {16, 16, 16}},   {"white", {244, 244, 244}}, {"gray", {128, 128, 128}}, {"teal", {0, 132, 130}}};
+      {"red", {222, 34, 34}},     {"green", {30, 190, 50}},   {"blue", {34, 70, 228}},
+      {"yellow", {248, 226, 30}}, {"orange", {248, 142, 22}}, {"purple", {134, 44, 176}},
+      {"pink", {250, 140, 190}},  {"brown", {138, 72, 32}},   {"black", {16, 16, 16}},
+      {"white", {244, 244, 244}}, {"gray", {128, 128, 128}},  {"teal", {0, 132, 130}}};
   return colors;
 }
 
 const std::vector<std::string_view>& shape_names() {
-  static const std::vector<std::string_view> names{"circle", "square", "triangle", "star", "cross", "rectangle"};
+  static const std::vector<std::string_view> names{"circle", "square", "triangle",
+                                                   "star",   "cross",  "rectangle"};
   return names;
 }
 
@@ -102,7 +114,8 @@ Paint random_paint(Rng& rng, double strength) {
     for (int j = 0; j < 3; ++j) {
       const float diagonal = i == j ? 1.0F : 0.0F;
       const float cross = i == j ? 0.0F : ((j - i + 3) % 3 == 1 ? -1.0F : 1.0F);
-      paint.matrix[static_cast<std::size_t>(3 * i + j)] = contrast * (1.0F / 3 + cosine * (diagonal - 1.0F / 3) + sine * cross);
+      paint.matrix[static_cast<std::size_t>(3 * i + j)] =
+          contrast * (1.0F / 3 + cosine * (diagonal - 1.0F / 3) + sine * cross);
     }
   }
   const float lift = 128 * (1 - contrast) + between(rng, -28, 28) * static_cast<float>(strength);
@@ -135,7 +148,8 @@ void Canvas::blend(int index, Color color, float alpha) {
   pixel[2] = over(pixel[2], color.b);
 }
 
-/// Calls sample(x, y) with the position inside the place, -1..1 in both directions, for every pixel that it may touch
+/// Calls sample(x, y) with the position inside the place, -1..1 in both directions, for every pixel that it
+/// may touch
 /// (`reach`: how far beyond the place, as a factor); sample gives colour and coverage.
 template <class Sample>
 void Canvas::paint(const Place& place, float reach, int label, const Sample& sample) {
@@ -232,7 +246,8 @@ float Canvas::text(const Face& face, std::string_view line, float em, const Plac
     box.width = static_cast<float>(full.width) * scale;
     box.height = static_cast<float>(full.height) * scale;
     const float cx = pen + (static_cast<float>(glyph.left) + static_cast<float>(full.width) / 2) * scale;
-    const float cy = (kBaseline - static_cast<float>(glyph.top) + static_cast<float>(full.height) / 2) * scale;
+    const float cy =
+        (kBaseline - static_cast<float>(glyph.top) + static_cast<float>(full.height) / 2) * scale;
     box.x = place.x + cosine * cx + sine * cy;
     box.y = place.y - sine * cx + cosine * cy;
     box.mirror = false;
@@ -259,7 +274,8 @@ float Canvas::text(const Face& face, std::string_view line, float em, const Plac
 
 void Canvas::digit(const Digit& digit, const Place& place, Color color, float weight, int label) {
   Raster ink(8, 8, 1);
-  std::transform(digit.ink.begin(), digit.ink.end(), ink.data.begin(), [](std::uint8_t v) { return static_cast<std::uint8_t>(v * 15); });
+  std::transform(digit.ink.begin(), digit.ink.end(), ink.data.begin(),
+                 [](std::uint8_t v) { return static_cast<std::uint8_t>(v * 15); });
   paint(place, 1, label, [&](float x, float y) {
     const float level = sample<1>(ink, (x + 1) * 4, (y + 1) * 4)[0] / 240;
     const float edge = std::clamp((level * weight - 0.3F) / 0.35F, 0.0F, 1.0F);
@@ -296,7 +312,8 @@ void Canvas::background(Rng& rng, const Color* avoid, float contrast) {
       const float along = dx * static_cast<float>(x - 32) + dy * static_cast<float>(y - 32);
       float t = 0;
       if (style == 3 || style == 4) t = std::clamp(0.5F + along, 0.0F, 1.0F);
-      if (style == 5 || style == 6) t = sample<1>(blotches, 0.5F + static_cast<float>(x) / 8, 0.5F + static_cast<float>(y) / 8)[0] / 255;
+      if (style == 5 || style == 6)
+        t = sample<1>(blotches, 0.5F + static_cast<float>(x) / 8, 0.5F + static_cast<float>(y) / 8)[0] / 255;
       if (style == 7) t = 0.5F + 0.5F * std::sin(2 * std::numbers::pi_v<float> * frequency * along);
       const Color color = mix(base, other, t);
       std::uint8_t* pixel = pixels_.data() + 3 * (y * kSide + x);
@@ -312,7 +329,8 @@ Color Canvas::average() const {
   std::array<std::int64_t, 3> sum{};
   for (std::size_t i = 0; i < pixels_.size(); ++i) sum[i % 3] += pixels_[i];
   constexpr float kCount = kSide * kSide;
-  return {static_cast<float>(sum[0]) / kCount, static_cast<float>(sum[1]) / kCount, static_cast<float>(sum[2]) / kCount};
+  return {static_cast<float>(sum[0]) / kCount, static_cast<float>(sum[1]) / kCount,
+          static_cast<float>(sum[2]) / kCount};
 }
 
 void Canvas::finish(Rng& rng, double strength) {
@@ -329,7 +347,8 @@ void Canvas::finish(Rng& rng, double strength) {
   }
   if (rng.chance(0.1 * strength)) {  // posterise
     const int step = 24 + static_cast<int>(rng.below(30));
-    for (std::uint8_t& value : pixels_) value = static_cast<std::uint8_t>(std::min(255, value / step * step + step / 2));
+    for (std::uint8_t& value : pixels_)
+      value = static_cast<std::uint8_t>(std::min(255, value / step * step + step / 2));
   }
   if (rng.chance(0.3 * strength)) {  // grain
     const int reach = 2 + static_cast<int>(rng.below(10));

@@ -34,7 +34,8 @@ std::vector<std::vector<std::string>> read_table(const fs::path& file, std::size
   for (const std::string& line : split(read_file(file, kMaxTable), '\n')) {
     rows.push_back(split(line, '\t'));
     if (rows.back().size() != columns) {
-      throw DataError(file.string() + ":" + std::to_string(rows.size()), "expected " + std::to_string(columns) + " columns");
+      throw DataError(file.string() + ":" + std::to_string(rows.size()),
+                      "expected " + std::to_string(columns) + " columns");
     }
   }
   if (rows.size() < 2) throw DataError(file.string(), "the table is empty");
@@ -46,7 +47,8 @@ int integer(const std::string& text, int low, int high, const fs::path& file) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size() || value < low || value > high) {
-    throw DataError(file.string(), "'" + text + "' is not a number in " + std::to_string(low) + ".." + std::to_string(high));
+    throw DataError(file.string(),
+                    "'" + text + "' is not a number in " + std::to_string(low) + ".." + std::to_string(high));
   }
   return value;
 }
@@ -55,10 +57,12 @@ void add_unique(std::vector<std::string>& names, const std::string& name) {
   if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
 }
 
-Thing read_thing(const std::string& name, const std::string& group, int cell, const std::array<Raster, 2>& sheets) {
+Thing read_thing(const std::string& name, const std::string& group, int cell,
+                 const std::array<Raster, 2>& sheets) {
   Thing thing{name, group, {}};
   for (std::size_t v = 0; v < 2; ++v) {
-    thing.drawing[v] = Texture(crop(sheets[v], cell % kColumns * kCell, cell / kColumns * kCell, kCell, kCell));
+    thing.drawing[v] =
+        Texture(crop(sheets[v], cell % kColumns * kCell, cell / kColumns * kCell, kCell, kCell));
   }
   return thing;
 }
@@ -85,7 +89,8 @@ std::vector<Face> read_faces(const fs::path& folder) {
 std::vector<Digit> read_digits(const fs::path& file) {
   constexpr std::size_t kRecord = 66;
   const std::string bytes = read_file(file, kMaxTable);
-  if (bytes.empty() || bytes.size() % kRecord != 0) throw DataError(file.string(), "the length is not a multiple of 66 bytes");
+  if (bytes.empty() || bytes.size() % kRecord != 0)
+    throw DataError(file.string(), "the length is not a multiple of 66 bytes");
   std::vector<Digit> digits(bytes.size() / kRecord);
   for (std::size_t i = 0; i < digits.size(); ++i) {
     const char* record = bytes.data() + i * kRecord;
@@ -135,7 +140,8 @@ std::string digest_of(const fs::path& folder) {
 
 Pack::Pack(const fs::path& folder) : folder_(folder) {
   if (!fs::is_directory(folder)) {
-    throw DataError(folder.string(), "the built-in data pack is not there", "it lies in benchmarks/mcit/mini/pack of the source tree");
+    throw DataError(folder.string(), "the built-in data pack is not there",
+                    "it lies in benchmarks/mcit/mini/pack of the source tree");
   }
   const std::array<Raster, 2> sheets{read_png(folder / "twemoji.png", 4), read_png(folder / "noto.png", 4)};
   for (const auto& row : read_table(folder / "concepts.tsv", 3)) {
@@ -148,7 +154,8 @@ Pack::Pack(const fs::path& folder) : folder_(folder) {
   }
   faces = read_faces(folder);
   digits = read_digits(folder / "digits.bin");
-  for (const auto& row : read_table(folder / "words.tsv", 2)) (row[1] == "1" ? test_words : train_words).push_back(row[0]);
+  for (const auto& row : read_table(folder / "words.tsv", 2))
+    (row[1] == "1" ? test_words : train_words).push_back(row[0]);
   std::vector<std::string> strings;
   for (const auto& row : read_table(folder / "vqa_strings.tsv", 1)) strings.push_back(row[0]);
   vqa_train = read_vqa(folder / "vqa_train.txt", strings, vqa_count_[0]);

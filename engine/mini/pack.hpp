@@ -49,7 +49,8 @@ struct Digit {
   std::array<std::uint8_t, 64> ink{};
 };
 
-/// One easy-VQA question about a picture of its split, in the "plain" form (punctuation is a word of its own).
+/// One easy-VQA question about a picture of its split, in the "plain" form (punctuation is a word of its
+/// own).
 struct VqaItem {
   int picture = 0;
   std::string question;
@@ -85,8 +86,8 @@ class Pack {
   std::array<int, 2> vqa_count_{};  ///< pictures of the train and test split
 };
 
-/// benchmarks/mcit/mini of the source tree or of the installation that the running executable belongs to: holds pack/,
-/// base/ and the suites. $MCIT_MINI overrules it. Throws DataError when there is none.
+/// benchmarks/mcit/mini of the source tree or of the installation that the running executable belongs to:
+/// holds pack/, base/ and the suites. $MCIT_MINI overrules it. Throws DataError when there is none.
 std::filesystem::path builtin_folder();
 
 }  // namespace mcit::mini

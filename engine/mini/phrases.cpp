@@ -4,7 +4,8 @@
 
 namespace mcit::mini::phrases {
 
-std::string fill(std::string_view pattern, std::initializer_list<std::pair<std::string_view, std::string_view>> values) {
+std::string fill(std::string_view pattern,
+                 std::initializer_list<std::pair<std::string_view, std::string_view>> values) {
   std::string text(pattern);
   for (const auto& [key, value] : values) {
     const std::string hole = "{" + std::string(key) + "}";
@@ -41,8 +42,10 @@ std::vector<std::string> words_of(std::string_view text) {
 std::vector<std::string_view> base_questions() {
   std::vector<std::string_view> all;
   const auto add = [&](const auto& list) { all.insert(all.end(), list.begin(), list.end()); };
-  add(kName), add(kScene), add(kPoint), add(kSides), add(kRead), add(kNth), add(kScribble), add(kShape), add(kForm);
-  add(kColor), add(kCorner), add(kYesNo), add(kYesNoPlace), add(kChoose), add(kFlag), add(kRelation), add(kCopy), add(kPick);
+  add(kName), add(kScene), add(kPoint), add(kSides), add(kRead), add(kNth), add(kScribble), add(kShape),
+      add(kForm);
+  add(kColor), add(kCorner), add(kYesNo), add(kYesNoPlace), add(kChoose), add(kFlag), add(kRelation),
+      add(kCopy), add(kPick);
   return all;
 }
 
@@ -55,8 +58,8 @@ std::vector<std::string> all_words() {
   };
   add(base_questions()), add(kCaption), add(kRelationsOf), add(kNths), add(kQuadrants);
   for (const Wordings& wordings : kStream) add(wordings);
-  add(std::initializer_list<std::string_view>{kCaptionTwo, kCaptionPlace, kCaptionFlag, kCaptionText, kCaptionWords,
-                                              kCaptionNumber, kCaptionRelation});
+  add(std::initializer_list<std::string_view>{kCaptionTwo, kCaptionPlace, kCaptionFlag, kCaptionText,
+                                              kCaptionWords, kCaptionNumber, kCaptionRelation});
   return words;
 }
 

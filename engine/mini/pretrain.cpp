@@ -21,7 +21,9 @@ const auto& pick(Rng& rng, const List& list) {
   return list[static_cast<std::size_t>(rng.below(list.size()))];
 }
 
-float between(Rng& rng, double low, double high) { return static_cast<float>(low + (high - low) * rng.uniform()); }
+float between(Rng& rng, double low, double high) {
+  return static_cast<float>(low + (high - low) * rng.uniform());
+}
 
 constexpr std::string_view kCharacters = "abcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -77,8 +79,8 @@ class Scene {
 
   Sample finish(std::string_view kind) {
     canvas_.finish(rng_, m_.options_.jitter);
-    return {canvas_.pixels(), std::move(question_), std::move(answer_), std::move(caption_), std::string(kind),
-            canvas_.patches(m_.options_.grid)};
+    return {canvas_.pixels(),    std::move(question_), std::move(answer_),
+            std::move(caption_), std::string(kind),    canvas_.patches(m_.options_.grid)};
   }
 
  private:
@@ -139,7 +141,8 @@ std::vector<Scene::Item> Scene::distinct_items(std::size_t count) {
   std::vector<Item> items;
   while (items.size() < count) {
     Item item = random_item();
-    if (std::none_of(items.begin(), items.end(), [&](const Item& other) { return other.name == item.name; })) {
+    if (std::none_of(items.begin(), items.end(),
+                     [&](const Item& other) { return other.name == item.name; })) {
       items.push_back(std::move(item));
     }
   }
@@ -182,12 +185,17 @@ void Scene::draw(const Item& item, Place place) {
     const Thing& thing = m_.pack_.flags[static_cast<std::size_t>(item.flag_index)];
     canvas_.draw(thing.by(Vendor::kTwemoji), place, paint, m_.first_flag_ + item.flag_index);
   } else {
-    if (item.kind == ShapeKind::kRectangle) (rng_.chance(0.5) ? place.width : place.height) *= between(rng_, 0.35, 0.65);
+    if (item.kind == ShapeKind::kRectangle)
+      (rng_.chance(0.5) ? place.width : place.height) *= between(rng_, 0.35, 0.65);
     if (rng_.chance(0.5)) place.angle = between(rng_, -0.25, 0.25) * static_cast<float>(jitter);
     Color color = named_colors()[item.color].color;
-    const auto shift = [&](float v) { return std::clamp(v + between(rng_, -22, 22) * static_cast<float>(jitter), 0.0F, 255.0F); };
+    const auto shift = [&](float v) {
+      return std::clamp(v + between(rng_, -22, 22) * static_cast<float>(jitter), 0.0F, 255.0F);
+    };
     color = {shift(color.r), shift(color.g), shift(color.b)};
-    const int label = m_.first_shape_ + static_cast<int>(item.kind) * static_cast<int>(named_colors().size()) + static_cast<int>(item.color);
+    const int label = m_.first_shape_ +
+                      static_cast<int>(item.kind) * static_cast<int>(named_colors().size()) +
+                      static_cast<int>(item.color);
     canvas_.shape(item.kind, place, color, label);
   }
 }
@@ -224,13 +232,16 @@ void Scene::arrange() {
     const float slack = std::max(0.0F, (32 - place.width) / 2);
     const int column = halves ? (upright ? -1 : cell) : cell % 2;
     const int row = halves ? (upright ? cell : -1) : cell / 2;
-    place.x = column < 0 ? 32 + between(rng_, -14, 14) : 16 + 32 * static_cast<float>(column) + between(rng_, -slack, slack);
-    place.y = row < 0 ? 32 + between(rng_, -14, 14) : 16 + 32 * static_cast<float>(row) + between(rng_, -slack, slack);
+    place.x = column < 0 ? 32 + between(rng_, -14, 14)
+                         : 16 + 32 * static_cast<float>(column) + between(rng_, -slack, slack);
+    place.y = row < 0 ? 32 + between(rng_, -14, 14)
+                      : 16 + 32 * static_cast<float>(row) + between(rng_, -slack, slack);
     draw(items_[i], place);
     if (!halves) places_.emplace_back(phrases::kQuadrants[static_cast<std::size_t>(cell)]);
     if (halves) places_.emplace_back(upright ? (cell ? "bottom" : "top") : (cell ? "right" : "left"));
   }
-  caption_ = fill(phrases::kCaptionTwo, {{"a", with_article(items_[0].name)}, {"b", with_article(items_[1].name)}});
+  caption_ =
+      fill(phrases::kCaptionTwo, {{"a", with_article(items_[0].name)}, {"b", with_article(items_[1].name)}});
 }
 
 void Scene::scene() {
@@ -275,8 +286,9 @@ void Scene::relation() {
   }
   question_ = fill(pick(rng_, phrases::kRelation), {{"a", items_[0].name}, {"b", items_[1].name}});
   answer_ = phrases::kRelations[way];
-  caption_ = fill(phrases::kCaptionRelation,
-                  {{"a", with_article(items_[0].name)}, {"relation", phrases::kRelationsOf[way]}, {"b", with_article(items_[1].name)}});
+  caption_ = fill(phrases::kCaptionRelation, {{"a", with_article(items_[0].name)},
+                                              {"relation", phrases::kRelationsOf[way]},
+                                              {"b", with_article(items_[1].name)}});
 }
 
 std::string Scene::random_text(std::size_t length) {
@@ -379,7 +391,8 @@ void Scene::corner() {
   place.y = quadrant / 2 ? kSide - between(rng_, low, high) : between(rng_, low, high);
   draw(item, place);
   const auto space = item.name.find(' ');
-  const std::string what = item.concept_index < 0 && rng_.chance(0.4) ? item.name.substr(space + 1) : item.name;
+  const std::string what =
+      item.concept_index < 0 && rng_.chance(0.4) ? item.name.substr(space + 1) : item.name;
   question_ = fill(pick(rng_, phrases::kCorner), {{"a", what}});
   answer_ = phrases::kQuadrants[quadrant];
   caption_ = fill(phrases::kCaptionPlace, {{"a", with_article(item.name)}, {"place", answer_}});
@@ -392,7 +405,8 @@ void Scene::yes_no() {
     arrange();
     const auto i = rng_.below(items_.size());
     const auto other = (i + 1 + rng_.below(items_.size() - 1)) % items_.size();
-    question_ = fill(pick(rng_, phrases::kYesNoPlace), {{"a", items_[i].name}, {"place", places_[yes ? i : other]}});
+    question_ =
+        fill(pick(rng_, phrases::kYesNoPlace), {{"a", items_[i].name}, {"place", places_[yes ? i : other]}});
     return;
   }
   Item item = rng_.chance(0.5) ? random_shape() : random_concept();
@@ -416,7 +430,9 @@ void Scene::yes_no() {
 
 void Scene::choose() {
   const double turn = rng_.uniform();
-  const auto fresh = [&] { return turn < 0.6 ? random_concept() : turn < 0.85 ? random_shape() : random_flag(); };
+  const auto fresh = [&] {
+    return turn < 0.6 ? random_concept() : turn < 0.85 ? random_shape() : random_flag();
+  };
   const Item item = fresh();
   background(turn >= 0.6 && turn < 0.85 ? &item : nullptr);
   draw(item, random_place(turn < 0.6 ? 24 : 34, 58));
@@ -443,7 +459,8 @@ void Scene::copy() {
   if (words.size() > 1 && rng_.chance(0.3)) {
     const auto n = static_cast<std::size_t>(rng_.below(std::min<std::size_t>(words.size(), 3)));
     const bool last = n == words.size() - 1;
-    question_ = fill(pick(rng_, phrases::kPick), {{"nth", phrases::kNths[last ? 3 : n]}, {"list", join(words, " ")}});
+    question_ =
+        fill(pick(rng_, phrases::kPick), {{"nth", phrases::kNths[last ? 3 : n]}, {"list", join(words, " ")}});
     answer_ = words[n];
   } else {
     question_ = fill(pick(rng_, phrases::kCopy), {{"list", join(words, " ")}});
@@ -455,19 +472,19 @@ namespace {
 
 struct Kind {
   std::string name;
-  double MixtureWeights::* weight;
+  double MixtureWeights::*weight;
   void (Scene::*make)();
 };
 
 const std::vector<Kind>& kind_table() {
   using W = MixtureWeights;
   static const std::vector<Kind> table{
-      {"name", &W::name, &Scene::name},             {"scene", &W::scene, &Scene::scene},
-      {"point", &W::point, &Scene::point},          {"read", &W::read, &Scene::read},
-      {"shape", &W::shape, &Scene::shape},          {"corner", &W::corner, &Scene::corner},
-      {"yes_no", &W::yes_no, &Scene::yes_no},       {"choose", &W::choose, &Scene::choose},
-      {"flag", &W::flag, &Scene::flag},             {"relation", &W::relation, &Scene::relation},
-      {"copy", &W::copy, &Scene::copy},             {"handwritten", &W::handwritten, &Scene::handwritten}};
+      {"name", &W::name, &Scene::name},       {"scene", &W::scene, &Scene::scene},
+      {"point", &W::point, &Scene::point},    {"read", &W::read, &Scene::read},
+      {"shape", &W::shape, &Scene::shape},    {"corner", &W::corner, &Scene::corner},
+      {"yes_no", &W::yes_no, &Scene::yes_no}, {"choose", &W::choose, &Scene::choose},
+      {"flag", &W::flag, &Scene::flag},       {"relation", &W::relation, &Scene::relation},
+      {"copy", &W::copy, &Scene::copy},       {"handwritten", &W::handwritten, &Scene::handwritten}};
   return table;
 }
 
@@ -489,7 +506,8 @@ Mixture::Mixture(const Pack& pack, const MixtureOptions& options) : pack_(pack),
   if (!(sum > 0)) throw ConfigError("weights", "every weight of the mixture is zero");
   if (options.grid < 1 || kSide % options.grid != 0) throw ConfigError("grid", "must divide 64");
   if (!(options.jitter >= 0 && options.jitter <= 1)) throw ConfigError("jitter", "must lie in 0..1");
-  if (options.max_letters < 1 || options.max_letters > 6) throw ConfigError("max_letters", "must lie in 1..6");
+  if (options.max_letters < 1 || options.max_letters > 6)
+    throw ConfigError("max_letters", "must lie in 1..6");
 
   for (const Face& face : pack.faces) {
     if (!face.test) faces_.push_back(&face);
@@ -505,7 +523,8 @@ Mixture::Mixture(const Pack& pack, const MixtureOptions& options) : pack_(pack),
   for (const char c : kCharacters) labels_.push_back(std::string("glyph ") + c);
   first_shape_ = static_cast<int>(labels_.size());
   for (const std::string_view shape : shape_names()) {
-    for (const NamedColor& color : named_colors()) labels_.push_back(std::string(color.name) + " " + std::string(shape));
+    for (const NamedColor& color : named_colors())
+      labels_.push_back(std::string(color.name) + " " + std::string(shape));
   }
   vocabulary_ = mini::vocabulary(pack);
 }

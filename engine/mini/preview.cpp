@@ -8,10 +8,10 @@
 namespace mcit::mini {
 namespace {
 
-constexpr int kWidth = 150;    // of a cell
+constexpr int kWidth = 150;  // of a cell
 constexpr int kHeight = 204;
-constexpr int kLine = 12;      // pixels from baseline to baseline
-constexpr int kPerLine = 25;   // characters
+constexpr int kLine = 12;     // pixels from baseline to baseline
+constexpr int kPerLine = 25;  // characters
 constexpr int kMostLines = 6;
 
 std::vector<std::string> wrapped(const std::vector<std::string>& lines) {
@@ -67,7 +67,8 @@ Raster contact_sheet(const Pack& pack, const std::vector<PreviewCell>& cells, in
     const int top = static_cast<int>(i) / columns * kHeight;
     const Raster& picture = cells[i].picture;
     for (int y = 0; y < 2 * picture.height; ++y) {
-      for (int x = 0; x < 2 * picture.width; ++x) std::copy_n(picture.at(x / 2, y / 2), 3, sheet.at(left + x, top + y));
+      for (int x = 0; x < 2 * picture.width; ++x)
+        std::copy_n(picture.at(x / 2, y / 2), 3, sheet.at(left + x, top + y));
     }
     int baseline = top + 2 * kSide + kLine;
     for (const std::string& line : wrapped(cells[i].lines)) {

@@ -26,7 +26,8 @@ Raster halved(const Raster& from) {
         for (const auto& [dx, dy] : {std::pair{0, 0}, {1, 0}, {0, 1}, {1, 1}}) {
           const int sx = 2 * x + dx;
           const int sy = 2 * y + dy;
-          if (sx < from.width && sy < from.height) sum += from.at(sx, sy)[c];  // beyond the edge nothing is painted
+          if (sx < from.width && sy < from.height)
+            sum += from.at(sx, sy)[c];  // beyond the edge nothing is painted
         }
         to.at(x, y)[c] = static_cast<std::uint8_t>(sum / 4);
       }

@@ -14,19 +14,23 @@ namespace mcit::mini {
 struct Raster {
   int width = 0;
   int height = 0;
-  int channels = 0;                 ///< 1 grey or coverage, 3 RGB, 4 RGBA
-  std::vector<std::uint8_t> data;   ///< row by row, channels interleaved
+  int channels = 0;                ///< 1 grey or coverage, 3 RGB, 4 RGBA
+  std::vector<std::uint8_t> data;  ///< row by row, channels interleaved
 
   Raster() = default;
   Raster(int w, int h, int c)
-      : width(w), height(h), channels(c), data(static_cast<std::size_t>(w) * static_cast<std::size_t>(h) * static_cast<std::size_t>(c)) {}
+      : width(w),
+        height(h),
+        channels(c),
+        data(static_cast<std::size_t>(w) * static_cast<std::size_t>(h) * static_cast<std::size_t>(c)) {}
 
   std::uint8_t* at(int x, int y) { return data.data() + offset(x, y); }
   const std::uint8_t* at(int x, int y) const { return data.data() + offset(x, y); }
 
  private:
   std::size_t offset(int x, int y) const {
-    return (static_cast<std::size_t>(y) * static_cast<std::size_t>(width) + static_cast<std::size_t>(x)) * static_cast<std::size_t>(channels);
+    return (static_cast<std::size_t>(y) * static_cast<std::size_t>(width) + static_cast<std::size_t>(x)) *
+           static_cast<std::size_t>(channels);
   }
 };
 

@@ -24,13 +24,17 @@ const auto& pick(Rng& rng, const List& list) {
   return list[static_cast<std::size_t>(rng.below(list.size()))];
 }
 
-float between(Rng& rng, double low, double high) { return static_cast<float>(low + (high - low) * rng.uniform()); }
+float between(Rng& rng, double low, double high) {
+  return static_cast<float>(low + (high - low) * rng.uniform());
+}
 
 /// Draws the items of one split of one task.
 class Maker {
  public:
   Maker(const Pack& pack, const MiniOptions& options, std::string_view task, bool test)
-      : pack_(pack), options_(options), test_(test),
+      : pack_(pack),
+        options_(options),
+        test_(test),
         rng_(derive(options.seed, {"mini", task, test ? "test" : "train"})) {}
 
   Split make(std::string_view task, int count);
@@ -54,13 +58,12 @@ class Maker {
   /// The next of a list in an order that goes round: every element equally often.
   std::size_t next(std::size_t size);
   std::string question(const phrases::Wordings& wordings) {
-    return std::string(wordings[static_cast<std::size_t>(rng_.below(static_cast<std::uint64_t>(options_.wordings)))]);
+    return std::string(
+        wordings[static_cast<std::size_t>(rng_.below(static_cast<std::uint64_t>(options_.wordings)))]);
   }
   Place place(float smallest, float largest);
   void draw(const Thing& thing, Place where);
-  void finish() {
-    canvas_.finish(rng_, 0.3 * jitter());
-  }
+  void finish() { canvas_.finish(rng_, 0.3 * jitter()); }
 
   const Pack& pack_;
   const MiniOptions& options_;
@@ -171,7 +174,8 @@ Item Maker::ocr() {
   Place where;
   where.x = 32 + between(rng_, -free, free);
   where.y = 32 + between(rng_, -14, 14);
-  canvas_.text(face, text, em, where, contrasting(rng_, canvas_.average(), 90), std::vector<int>(text.size(), 1));
+  canvas_.text(face, text, em, where, contrasting(rng_, canvas_.average(), 90),
+               std::vector<int>(text.size(), 1));
   std::string answer;
   for (const char c : word) answer += (answer.empty() ? "" : " ") + std::string(1, c);
   return {0, question(phrases::kStreamOcr), answer, "ocr"};
@@ -192,7 +196,8 @@ Item Maker::ground() {
     draw(pack_.concepts[static_cast<std::size_t>(things[i])], where);
   }
   const std::string& name = pack_.concepts[static_cast<std::size_t>(things[0])].name;
-  return {0, fill(question(phrases::kStreamGround), {{"a", name}}), std::string(phrases::kQuadrants[asked]), "ground"};
+  return {0, fill(question(phrases::kStreamGround), {{"a", name}}), std::string(phrases::kQuadrants[asked]),
+          "ground"};
 }
 
 Item Maker::sci() {
@@ -205,7 +210,8 @@ Item Maker::sci() {
     if (std::find(options.begin(), options.end(), other) == options.end()) options.push_back(other);
   }
   rng_.shuffle(options);
-  return {0, fill(question(phrases::kStreamSci), {{"list", phrases::join(options, " , ")}}), thing.group, "sci"};
+  return {0, fill(question(phrases::kStreamSci), {{"list", phrases::join(options, " , ")}}), thing.group,
+          "sci"};
 }
 
 Item Maker::cap() {
@@ -223,13 +229,16 @@ Item Maker::cap() {
   }
   const auto& left = pack_.concepts[static_cast<std::size_t>(things[0])].name;
   const auto& right = pack_.concepts[static_cast<std::size_t>(things[1])].name;
-  return {0, question(phrases::kStreamCap), left + " " + std::string(phrases::kRelationsOf[way]) + " " + right, "cap"};
+  return {0, question(phrases::kStreamCap),
+          left + " " + std::string(phrases::kRelationsOf[way]) + " " + right, "cap"};
 }
 
-/// Half of the questions are yes/no; the answers of a question text are equally frequent, as far as there are items.
+/// Half of the questions are yes/no; the answers of a question text are equally frequent, as far as there are
+/// items.
 Split Maker::vqa(int count) {
   const auto& all = test_ ? pack_.vqa_test : pack_.vqa_train;
-  std::array<std::map<std::string, std::map<std::string, std::vector<const VqaItem*>>>, 2> pools;  // question, answer
+  std::array<std::map<std::string, std::map<std::string, std::vector<const VqaItem*>>>, 2>
+      pools;  // question, answer
   for (const VqaItem& item : all) {
     const bool closed = item.answer == "yes" || item.answer == "no";
     pools[closed ? 0 : 1][item.question][item.answer].push_back(&item);
@@ -251,11 +260,15 @@ Split Maker::vqa(int count) {
     const auto pool = static_cast<std::size_t>(i % 2);
     const std::string& text = pick(rng_, questions[pool]);
     auto& answers = pools[pool][text];
-    auto& [answer, items] = *std::next(answers.begin(), static_cast<std::ptrdiff_t>(rng_.below(answers.size())));
+    auto& [answer, items] =
+        *std::next(answers.begin(), static_cast<std::ptrdiff_t>(rng_.below(answers.size())));
     const VqaItem& item = *items[turns[text + "=" + answer]++ % items.size()];
     const auto [at, fresh] = used.emplace(item.picture, static_cast<int>(split.pictures.size()));
     if (fresh) split.pictures.push_back(pictures[static_cast<std::size_t>(item.picture)]);
-    split.items.push_back({at->second, text, answer, pool == 0 ? "yes_no" : shapes.contains(answer) ? "shape" : "color"});
+    split.items.push_back({at->second, text, answer,
+                           pool == 0                 ? "yes_no"
+                           : shapes.contains(answer) ? "shape"
+                                                     : "color"});
   }
   rng_.shuffle(split.items);
   return split;
@@ -264,7 +277,7 @@ Split Maker::vqa(int count) {
 Split Maker::make(std::string_view task, int count) {
   if (task == "vqa") return vqa(count);
   static const std::map<std::string_view, Make> makes{
-      {"geo", &Maker::geo}, {"count", &Maker::count}, {"cls", &Maker::cls}, {"digits", &Maker::digits},
+      {"geo", &Maker::geo}, {"count", &Maker::count},   {"cls", &Maker::cls}, {"digits", &Maker::digits},
       {"ocr", &Maker::ocr}, {"ground", &Maker::ground}, {"sci", &Maker::sci}, {"cap", &Maker::cap}};
   const Make one = makes.at(task);
   Split split;
@@ -301,14 +314,17 @@ double token_f1(const std::string& guess, const std::string& gold) {
 using Counts = std::map<std::string, int>;
 
 const std::string& most_frequent(const Counts& counts) {
-  return std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+  return std::max_element(counts.begin(), counts.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
 }
 
 /// Answers of `known` that the question's text offers, in order, each once.
 std::vector<std::string> offered(const std::string& question, const Counts& known) {
   std::vector<std::string> list;
   for (std::string& word : phrases::words_of(question)) {
-    if (known.contains(word) && std::find(list.begin(), list.end(), word) == list.end()) list.push_back(std::move(word));
+    if (known.contains(word) && std::find(list.begin(), list.end(), word) == list.end())
+      list.push_back(std::move(word));
   }
   return list;
 }
@@ -316,7 +332,8 @@ std::vector<std::string> offered(const std::string& question, const Counts& know
 /// Share of `test` that guess(item) gets exactly.
 template <class Guess>
 double share(const std::vector<Item>& test, const Guess& guess) {
-  const auto hits = std::count_if(test.begin(), test.end(), [&](const Item& item) { return guess(item) == item.answer; });
+  const auto hits =
+      std::count_if(test.begin(), test.end(), [&](const Item& item) { return guess(item) == item.answer; });
   return 100.0 * static_cast<double>(hits) / static_cast<double>(test.size());
 }
 
@@ -365,7 +382,8 @@ const TaskKind& task_kind(std::string_view name) {
     if (kind.name == name) return kind;
     names.emplace_back(kind.name);
   }
-  throw ConfigError("tasks", "the stream mini has no task '" + std::string(name) + "'", suggestion(name, names));
+  throw ConfigError("tasks", "the stream mini has no task '" + std::string(name) + "'",
+                    suggestion(name, names));
 }
 
 TaskData make_task(const Pack& pack, const MiniOptions& options, std::string_view name) {
@@ -386,7 +404,8 @@ TaskData make_task(const Pack& pack, const MiniOptions& options, std::string_vie
   return data;
 }
 
-double question_only_chance(const std::vector<Item>& train, const std::vector<Item>& test, std::string_view scorer) {
+double question_only_chance(const std::vector<Item>& train, const std::vector<Item>& test,
+                            std::string_view scorer) {
   if (train.empty() || test.empty()) return 0;
   Counts all;
   std::map<std::string, Counts> by_text;
@@ -424,19 +443,19 @@ double question_only_chance(const std::vector<Item>& train, const std::vector<It
   }
   if (times_offered.empty()) return best;
   best = std::max(best, share(test, [&](const Item& item) {
-    std::string guess;
-    double rate = -1;
-    for (const std::string& option : offered(item.question, all)) {
-      const double here = static_cast<double>(all[option]) / times_offered[option];
-      if (here > rate) rate = here, guess = option;
-    }
-    return guess;
-  }));
+                    std::string guess;
+                    double rate = -1;
+                    for (const std::string& option : offered(item.question, all)) {
+                      const double here = static_cast<double>(all[option]) / times_offered[option];
+                      if (here > rate) rate = here, guess = option;
+                    }
+                    return guess;
+                  }));
   for (std::size_t position = 0; position < 6; ++position) {
     best = std::max(best, share(test, [&](const Item& item) {
-      const auto list = offered(item.question, all);
-      return position < list.size() ? list[position] : std::string();
-    }));
+                      const auto list = offered(item.question, all);
+                      return position < list.size() ? list[position] : std::string();
+                    }));
   }
   return best;
 }

@@ -1,12 +1,14 @@
 #pragma once
-/// The stream MCIT-mini: tasks of real material in the kinds of CoIN, written as CoIN-format folders from a seed.
+/// The stream MCIT-mini: tasks of real material in the kinds of CoIN, written as CoIN-format folders from a
+/// seed.
 ///
 ///     <folder>/<task>/train.json           [{id, image, conversations: [{from, value}, {from, value}]}]
 ///     <folder>/<task>/test.json            [{question_id, image, text, answer, type}]
 ///     <folder>/<task>/meta.json            settings, pack hash, counts, scorer, answers, chance
 ///     <folder>/<task>/{train,test}/N.png   64 x 64 RGB; paths in the records start at <folder>
 ///
-/// Test items differ from training items by drawing (Noto for Twemoji), word and face, digit, or picture file.
+/// Test items differ from training items by drawing (Noto for Twemoji), word and face, digit, or picture
+/// file.
 
 #include <cstdint>
 #include <filesystem>
@@ -25,30 +27,32 @@ namespace mcit::mini {
 
 /// What makes a task harder or easier.
 struct Difficulty {
-  double train_jitter = 0.4;      ///< strength 0..1 of the change of style in training pictures
-  double test_jitter = 0.2;       ///< the same in test pictures
-  double test_noto = 1.0;         ///< share of test pictures in the unseen drawing style; the rest is Twemoji
-  int count_most = 4;             ///< count: 1 .. count_most equal objects, at most 6
-  int digits = 1;                 ///< digits: how many side by side, 1..3
-  int ocr_shortest = 3;           ///< ocr: letters of a word
+  double train_jitter = 0.4;  ///< strength 0..1 of the change of style in training pictures
+  double test_jitter = 0.2;   ///< the same in test pictures
+  double test_noto = 1.0;     ///< share of test pictures in the unseen drawing style; the rest is Twemoji
+  int count_most = 4;         ///< count: 1 .. count_most equal objects, at most 6
+  int digits = 1;             ///< digits: how many side by side, 1..3
+  int ocr_shortest = 3;       ///< ocr: letters of a word
   int ocr_longest = 3;
-  bool ocr_test_faces = true;     ///< ocr: test words in faces that were never seen either
-  int ground_objects = 2;         ///< ground: objects in the picture, 2..4
-  int sci_options = 4;            ///< sci: classes to choose from, 2..6
+  bool ocr_test_faces = true;  ///< ocr: test words in faces that were never seen either
+  int ground_objects = 2;      ///< ground: objects in the picture, 2..4
+  int sci_options = 4;         ///< sci: classes to choose from, 2..6
 };
 
 struct MiniOptions {
   std::uint64_t seed = 1;
-  int train = 2000;   ///< items of each task
+  int train = 2000;  ///< items of each task
   int test = 400;
-  int wordings = 1;   ///< 1: one question text for each task; up to 5: diverse instructions, drawn for each item
+  int wordings =
+      1;  ///< 1: one question text for each task; up to 5: diverse instructions, drawn for each item
   std::vector<std::string> tasks;  ///< empty: all of task_kinds()
   Difficulty difficulty;
 };
 
 /// The options as a suite's table gives them, every key optional:
 ///
-///     seed = 1   train = 2000   test = 400   wordings = 1   tasks = ["vqa"]   test_noto = 1.0   ... (Difficulty)
+///     seed = 1   train = 2000   test = 400   wordings = 1   tasks = ["vqa"]   test_noto = 1.0   ...
+///     (Difficulty)
 ///
 /// Throws ConfigError for a value out of range. The caller finishes the table.
 MiniOptions read_options(const Config& table);
@@ -74,7 +78,8 @@ struct Item {
   int picture = 0;  ///< index into TaskData::pictures of its split
   std::string question;
   std::string answer;
-  std::string type;  ///< kind of question, so that answers can be restricted to its own answers; same as the task mostly
+  std::string type;  ///< kind of question, so that answers can be restricted to its own answers; same as the
+                     ///< task mostly
 };
 
 struct Split {
@@ -89,13 +94,16 @@ struct TaskData {
   double chance = 0;                 ///< percent, see question_only_chance()
 };
 
-/// Makes one task; the same pack, options and name give the same data. Throws ConfigError for a bad option or name.
+/// Makes one task; the same pack, options and name give the same data. Throws ConfigError for a bad option or
+/// name.
 TaskData make_task(const Pack& pack, const MiniOptions& options, std::string_view name);
 
-/// Percent that the best guess from the question alone, learned on `train`, gets on `test`: the majority answer of
-/// each question text (of all texts, for a new one); for questions that offer answers also the offered answer that is
-/// right most often when offered and each position in the list. The best of these; for `token_f1` the best constant.
-double question_only_chance(const std::vector<Item>& train, const std::vector<Item>& test, std::string_view scorer);
+/// Percent that the best guess from the question alone, learned on `train`, gets on `test`: the majority
+/// answer of each question text (of all texts, for a new one); for questions that offer answers also the
+/// offered answer that is right most often when offered and each position in the list. The best of these; for
+/// `token_f1` the best constant.
+double question_only_chance(const std::vector<Item>& train, const std::vector<Item>& test,
+                            std::string_view scorer);
 
 /// Told while the stream is written: task, its number, number of tasks.
 using MiniProgress = std::function<void(std::string_view task, std::size_t number, std::size_t count)>;
@@ -104,9 +112,9 @@ using MiniProgress = std::function<void(std::string_view task, std::size_t numbe
 void write_stream(const Pack& pack, const MiniOptions& options, const std::filesystem::path& folder,
                   const MiniProgress& progress = {});
 
-/// The stream's folder below `cache_root`, named after the hash of pack and options without the list of tasks; tasks
-/// that are not there yet are written. Suites with other selections of the same tasks share it.
-std::filesystem::path materialise(const Pack& pack, const MiniOptions& options, const std::filesystem::path& cache_root,
-                                  const MiniProgress& progress = {});
+/// The stream's folder below `cache_root`, named after the hash of pack and options without the list of
+/// tasks; tasks that are not there yet are written. Suites with other selections of the same tasks share it.
+std::filesystem::path materialise(const Pack& pack, const MiniOptions& options,
+                                  const std::filesystem::path& cache_root, const MiniProgress& progress = {});
 
 }  // namespace mcit::mini

@@ -43,10 +43,11 @@ void visit_knobs(Level& level, const Visit& visit) {
 }
 
 Json settings_json(const Pack& pack, const MiniOptions& options) {
-  Json settings{{"format", kFormat},         {"pack", pack.digest()},   {"seed", options.seed},
-                {"train", options.train},    {"test", options.test},    {"wordings", options.wordings},
+  Json settings{{"format", kFormat},           {"pack", pack.digest()}, {"seed", options.seed},
+                {"train", options.train},      {"test", options.test},  {"wordings", options.wordings},
                 {"difficulty", Json::object()}};
-  visit_knobs(options.difficulty, [&](const char* key, const auto& value) { settings["difficulty"][key] = value; });
+  visit_knobs(options.difficulty,
+              [&](const char* key, const auto& value) { settings["difficulty"][key] = value; });
   return settings;
 }
 
@@ -63,7 +64,8 @@ void write_bytes(const fs::path& file, const std::string& bytes) {
   if (!written || !closed) throw DataError(file.string(), "cannot be written", "is the disk full?");
 }
 
-void write_split(const fs::path& folder, const std::string& task, const std::string& name, const Split& split) {
+void write_split(const fs::path& folder, const std::string& task, const std::string& name,
+                 const Split& split) {
   fs::create_directories(folder / name);
   for (std::size_t i = 0; i < split.pictures.size(); ++i) {
     write_bytes(folder / name / (number(static_cast<int>(i)) + ".png"), encode_png(split.pictures[i]));
@@ -74,20 +76,25 @@ void write_split(const fs::path& folder, const std::string& task, const std::str
     const std::string id = task + "-" + name + "-" + number(static_cast<int>(i));
     const std::string image = task + "/" + name + "/" + number(item.picture) + ".png";
     if (name == "train") {
-      rows.push_back({{"id", id},
-                      {"image", image},
-                      {"conversations",
-                       Json::array({{{"from", "human"}, {"value", "<image>\n" + item.question}},
-                                    {{"from", "gpt"}, {"value", item.answer}}})}});
+      rows.push_back(
+          {{"id", id},
+           {"image", image},
+           {"conversations", Json::array({{{"from", "human"}, {"value", "<image>\n" + item.question}},
+                                          {{"from", "gpt"}, {"value", item.answer}}})}});
     } else {
-      rows.push_back({{"question_id", id}, {"image", image}, {"text", item.question}, {"answer", item.answer}, {"type", item.type}});
+      rows.push_back({{"question_id", id},
+                      {"image", image},
+                      {"text", item.question},
+                      {"answer", item.answer},
+                      {"type", item.type}});
     }
   }
   write_bytes(folder / (name + ".json"), dump_json(rows, 1) + "\n");
 }
 
 /// Writes one task into `folder`.
-void write_task(const Pack& pack, const MiniOptions& options, const std::string& task, const fs::path& folder) {
+void write_task(const Pack& pack, const MiniOptions& options, const std::string& task,
+                const fs::path& folder) {
   const TaskData data = make_task(pack, options, task);
   write_split(folder, data.name, "train", data.train);
   write_split(folder, data.name, "test", data.test);
@@ -101,7 +108,8 @@ void write_task(const Pack& pack, const MiniOptions& options, const std::string&
   write_json(folder / "meta.json", meta);
 }
 
-/// Lets `fill` write into a new folder beside `target`, which then becomes `target`. On any error nothing is left.
+/// Lets `fill` write into a new folder beside `target`, which then becomes `target`. On any error nothing is
+/// left.
 template <class Fill>
 void write_folder(const fs::path& target, const Fill& fill) {
   const fs::path temporary = target.string() + ".tmp" + std::to_string(::getpid());
@@ -125,7 +133,9 @@ void write_folder(const fs::path& target, const Fill& fill) {
 
 MiniOptions read_options(const Config& table) {
   MiniOptions options;
-  const auto whole = [&](const char* key, int fallback) { return static_cast<int>(table.integer(key, fallback, 0, 1000000)); };
+  const auto whole = [&](const char* key, int fallback) {
+    return static_cast<int>(table.integer(key, fallback, 0, 1000000));
+  };
   options.seed = static_cast<std::uint64_t>(table.integer("seed", 1, 0));
   options.train = whole("train", options.train);
   options.test = whole("test", options.test);
@@ -145,9 +155,11 @@ MiniOptions read_options(const Config& table) {
   return options;
 }
 
-void write_stream(const Pack& pack, const MiniOptions& options, const fs::path& folder, const MiniProgress& progress) {
+void write_stream(const Pack& pack, const MiniOptions& options, const fs::path& folder,
+                  const MiniProgress& progress) {
   const fs::path target = folder.filename().empty() ? folder.parent_path() : folder;
-  if (fs::exists(target)) throw DataError(target.string(), "is already there", "name a new folder or remove it first");
+  if (fs::exists(target))
+    throw DataError(target.string(), "is already there", "name a new folder or remove it first");
   const auto names = tasks_of(options);
   for (const std::string& name : names) task_kind(name);  // a slip is found before anything is written
   write_folder(target, [&](const fs::path& temporary) {
@@ -158,18 +170,19 @@ void write_stream(const Pack& pack, const MiniOptions& options, const fs::path& 
   });
 }
 
-fs::path materialise(const Pack& pack, const MiniOptions& options, const fs::path& cache_root, const MiniProgress& progress) {
+fs::path materialise(const Pack& pack, const MiniOptions& options, const fs::path& cache_root,
+                     const MiniProgress& progress) {
   check_options(options);
   const auto names = tasks_of(options);
   for (const std::string& name : names) task_kind(name);
-  const fs::path folder = cache_root / ("mini-" + hash_text(dump_json(settings_json(pack, options))).substr(0, 16));
+  const fs::path folder =
+      cache_root / ("mini-" + hash_text(dump_json(settings_json(pack, options))).substr(0, 16));
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (fs::exists(folder / names[i] / "meta.json")) continue;
     if (progress) progress(names[i], i, names.size());
     try {
-      write_folder(folder / names[i], [&](const fs::path& temporary) {
-        write_task(pack, options, names[i], temporary);
-      });
+      write_folder(folder / names[i],
+                   [&](const fs::path& temporary) { write_task(pack, options, names[i], temporary); });
     } catch (const DataError&) {
       // Another process may have been faster; what it wrote is the same.
       if (!fs::exists(folder / names[i] / "meta.json")) throw;

@@ -32,13 +32,16 @@ double covered(const Canvas& canvas) {
 
 TEST_CASE("shapes cover the area of their geometry") {
   // Side or diameter 40, white on black. Square: sides at 0.88 of the half size. Triangle: (x, y) with
-  // |x| <= (y + 0.9) / 1.7 up to y = 0.8, so base 2 and height 1.7 in half sizes. Cross: two bars of width 0.64 * 20.
+  // |x| <= (y + 0.9) / 1.7 up to y = 0.8, so base 2 and height 1.7 in half sizes. Cross: two bars of width
+  // 0.64 * 20.
   const auto area = [](ShapeKind kind) {
     Canvas canvas;
     canvas.shape(kind, at(32, 32, 40), {255, 255, 255}, 1);
     return covered(canvas);
   };
-  const auto near = [](double found, double expected) { return std::abs(found - expected) < 0.04 * expected; };
+  const auto near = [](double found, double expected) {
+    return std::abs(found - expected) < 0.04 * expected;
+  };
   CHECK(near(area(ShapeKind::kCircle), 3.14159 * 20 * 20));
   CHECK(near(area(ShapeKind::kSquare), 35.2 * 35.2));
   CHECK(near(area(ShapeKind::kRectangle), 40 * 40));
@@ -108,13 +111,15 @@ TEST_CASE("text is as wide as it says, and its letters are told apart") {
   CHECK(width == text_width(face, "HI", 30));
   int left = kSide, right = 0;
   for (int i = 0; i < kSide * kSide; ++i) {
-    if (canvas.pixels()[static_cast<std::size_t>(3 * i)] > 127) left = std::min(left, i % kSide), right = std::max(right, i % kSide);
+    if (canvas.pixels()[static_cast<std::size_t>(3 * i)] > 127)
+      left = std::min(left, i % kSide), right = std::max(right, i % kSide);
   }
   CHECK(right - left <= static_cast<int>(width) + 1);
   CHECK(right - left >= static_cast<int>(width) - 8);  // side bearings
   CHECK(std::abs((left + right) / 2 - 32) <= 2);
   const auto patches = canvas.patches(8);
-  CHECK(std::count(patches.begin(), patches.end(), 3) > std::count(patches.begin(), patches.end(), 4));  // H is wider
+  CHECK(std::count(patches.begin(), patches.end(), 3) >
+        std::count(patches.begin(), patches.end(), 4));  // H is wider
   CHECK(std::count(patches.begin(), patches.end(), 4) > 0);
 }
 

@@ -9,7 +9,9 @@
 
 namespace mcit::mini::testing {
 
-inline std::filesystem::path mini_folder() { return std::filesystem::path(MCIT_SOURCE_DIR) / "benchmarks/mcit/mini"; }
+inline std::filesystem::path mini_folder() {
+  return std::filesystem::path(MCIT_SOURCE_DIR) / "benchmarks/mcit/mini";
+}
 
 /// Read once for all tests.
 inline const Pack& pack() {
@@ -39,7 +41,8 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     static int count = 0;
-    path_ = std::filesystem::temp_directory_path() / ("mcit_mini_test_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
+    path_ = std::filesystem::temp_directory_path() /
+            ("mcit_mini_test_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
     std::filesystem::create_directories(path_);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;

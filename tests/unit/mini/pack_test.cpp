@@ -7,12 +7,12 @@
 #include <map>
 #include <set>
 
+#include <nlohmann/json.hpp>
 #include "core/files.hpp"
 #include "core/json.hpp"
 #include "mcit/errors.hpp"
-#include "mini_support.hpp"
 #include "mini/pretrain.hpp"
-#include <nlohmann/json.hpp>
+#include "mini_support.hpp"
 
 using namespace mcit;
 using namespace mcit::mini;
@@ -28,11 +28,13 @@ TEST_CASE("the pack holds what make_pack.py put there") {
   for (const Thing& flag : pack().flags) ++continents[flag.group], names.insert(flag.name);
   CHECK(classes.size() == 18);
   CHECK(std::all_of(classes.begin(), classes.end(), [](const auto& c) { return c.second == 9; }));
-  CHECK(continents == std::map<std::string, int>{{"africa", 30}, {"america", 30}, {"asia", 30}, {"europe", 30}});
+  CHECK(continents ==
+        std::map<std::string, int>{{"africa", 30}, {"america", 30}, {"asia", 30}, {"europe", 30}});
   CHECK(names.size() == 162 + 120);
   // The digits of scikit-learn: 1797, of which the first 1400 train.
   CHECK(pack().digits.size() == 1797);
-  CHECK(std::count_if(pack().digits.begin(), pack().digits.end(), [](const Digit& d) { return d.test; }) == 397);
+  CHECK(std::count_if(pack().digits.begin(), pack().digits.end(), [](const Digit& d) { return d.test; }) ==
+        397);
   // easy-VQA 1.0: 38575 training and 9673 test questions (its own README), 4000 and 1000 pictures.
   CHECK(pack().vqa_train.size() == 38575);
   CHECK(pack().vqa_test.size() == 9673);
@@ -47,7 +49,8 @@ TEST_CASE("both vendors drew every thing, and not alike") {
       const Raster& ours = thing.by(Vendor::kTwemoji).levels[0];
       const Raster& theirs = thing.by(Vendor::kNoto).levels[0];
       int ours_covered = 0, theirs_covered = 0;
-      for (std::size_t i = 3; i < ours.data.size(); i += 4) ours_covered += ours.data[i] > 127, theirs_covered += theirs.data[i] > 127;
+      for (std::size_t i = 3; i < ours.data.size(); i += 4)
+        ours_covered += ours.data[i] > 127, theirs_covered += theirs.data[i] > 127;
       CHECK(ours_covered > 400);
       CHECK(theirs_covered > 400);
       CHECK(ours.data != theirs.data);
@@ -57,16 +60,19 @@ TEST_CASE("both vendors drew every thing, and not alike") {
 
 TEST_CASE("training and test side of the pack are disjoint") {
   const std::set<std::string> train(pack().train_words.begin(), pack().train_words.end());
-  CHECK(std::none_of(pack().test_words.begin(), pack().test_words.end(), [&](const auto& w) { return train.contains(w); }));
+  CHECK(std::none_of(pack().test_words.begin(), pack().test_words.end(),
+                     [&](const auto& w) { return train.contains(w); }));
   CHECK(pack().test_words.size() > 100);
-  const auto tests = std::count_if(pack().faces.begin(), pack().faces.end(), [](const Face& f) { return f.test; });
+  const auto tests =
+      std::count_if(pack().faces.begin(), pack().faces.end(), [](const Face& f) { return f.test; });
   CHECK(tests == 3);
   CHECK(pack().faces.size() == 11);
   std::set<std::array<std::uint8_t, 64>> inks;
   for (const Digit& digit : pack().digits) {
     if (!digit.test) inks.insert(digit.ink);
   }
-  CHECK(std::none_of(pack().digits.begin(), pack().digits.end(), [&](const Digit& d) { return d.test && inks.contains(d.ink); }));
+  CHECK(std::none_of(pack().digits.begin(), pack().digits.end(),
+                     [&](const Digit& d) { return d.test && inks.contains(d.ink); }));
 }
 
 TEST_CASE("damage to the pack is named") {
@@ -91,9 +97,12 @@ TEST_CASE("damage to the pack is named") {
   CHECK(message() == "no error");
   CHECK_THAT(replace("digits.bin", std::string(65, '\0')), ContainsSubstring("digits.bin"));
   CHECK_THAT(replace("digits.bin", std::string(66, '\x20')), ContainsSubstring("digits.bin"));
-  CHECK_THAT(replace("concepts.tsv", "name\tclass\tcell\ndog\tmammal\n"), ContainsSubstring("concepts.tsv:2"));
-  CHECK_THAT(replace("concepts.tsv", "name\tclass\tcell\ndog\tmammal\t-1\n"), ContainsSubstring("concepts.tsv"));
-  CHECK_THAT(replace("concepts.tsv", "name\tclass\tcell\ndog\tmammal\t4000\n"), ContainsSubstring("outside its sheet"));
+  CHECK_THAT(replace("concepts.tsv", "name\tclass\tcell\ndog\tmammal\n"),
+             ContainsSubstring("concepts.tsv:2"));
+  CHECK_THAT(replace("concepts.tsv", "name\tclass\tcell\ndog\tmammal\t-1\n"),
+             ContainsSubstring("concepts.tsv"));
+  CHECK_THAT(replace("concepts.tsv", "name\tclass\tcell\ndog\tmammal\t4000\n"),
+             ContainsSubstring("outside its sheet"));
   CHECK_THAT(replace("twemoji.png", "not a picture"), ContainsSubstring("twemoji.png"));
   CHECK_THAT(replace("vqa_train.txt", "0=999999\n"), ContainsSubstring("vqa_train.txt"));
   std::filesystem::remove(folder.path() / "pack" / "words.tsv");

@@ -53,7 +53,8 @@ TEST_CASE("the mixture never touches the test side") {
   for (int i = 0; i < 3000; ++i) {
     const Sample sample = mixture.draw(rng, "read");
     std::string text;
-    for (const std::string& letter : phrases::words_of(sample.caption.substr(9))) text += letter;  // "the text d o g"
+    for (const std::string& letter : phrases::words_of(sample.caption.substr(9)))
+      text += letter;  // "the text d o g"
     REQUIRE_FALSE(tests.contains(text));
     words_seen += text.size() >= 3;
   }
@@ -67,7 +68,8 @@ TEST_CASE("every word is in the vocabulary, and no question is one of the stream
   for (const VqaItem& item : pack().vqa_train) stream.insert(item.question);
   for (const VqaItem& item : pack().vqa_test) stream.insert(item.question);
   for (const auto& wordings : phrases::kStream) stream.insert(wordings.begin(), wordings.end());
-  for (const std::string_view question : phrases::base_questions()) CHECK_FALSE(stream.contains(std::string(question)));
+  for (const std::string_view question : phrases::base_questions())
+    CHECK_FALSE(stream.contains(std::string(question)));
   Rng rng(1);
   for (int i = 0; i < 3000; ++i) {
     const Sample sample = mixture.draw(rng);
@@ -86,8 +88,18 @@ TEST_CASE("every word is in the vocabulary, and no question is one of the stream
 
 TEST_CASE("shares of the kinds follow their weights") {
   MixtureOptions options;
-  options.weights = {.name = 3, .scene = 0, .point = 0, .read = 0, .shape = 1, .corner = 0, .yes_no = 0, .choose = 0,
-                     .flag = 0, .relation = 0, .copy = 0, .handwritten = 0};
+  options.weights = {.name = 3,
+                     .scene = 0,
+                     .point = 0,
+                     .read = 0,
+                     .shape = 1,
+                     .corner = 0,
+                     .yes_no = 0,
+                     .choose = 0,
+                     .flag = 0,
+                     .relation = 0,
+                     .copy = 0,
+                     .handwritten = 0};
   const Mixture mixture(pack(), options);
   Rng rng(2);
   std::map<std::string, int> seen;
@@ -112,7 +124,8 @@ TEST_CASE("patch labels are those of the answer") {
     }
     const Sample shape = mixture.draw(rng, "shape");
     for (const std::int16_t label : shape.patches) {
-      if (label != 0) REQUIRE(mixture.labels()[static_cast<std::size_t>(label)].find(shape.answer) != std::string::npos);
+      if (label != 0)
+        REQUIRE(mixture.labels()[static_cast<std::size_t>(label)].find(shape.answer) != std::string::npos);
     }
   }
 }
@@ -153,8 +166,18 @@ TEST_CASE("bad settings of the mixture are named") {
   options = {};
   options.weights.read = -1;
   CHECK_THROWS_AS(Mixture(pack(), options), ConfigError);
-  options.weights = {.name = 0, .scene = 0, .point = 0, .read = 0, .shape = 0, .corner = 0, .yes_no = 0, .choose = 0,
-                     .flag = 0, .relation = 0, .copy = 0, .handwritten = 0};
+  options.weights = {.name = 0,
+                     .scene = 0,
+                     .point = 0,
+                     .read = 0,
+                     .shape = 0,
+                     .corner = 0,
+                     .yes_no = 0,
+                     .choose = 0,
+                     .flag = 0,
+                     .relation = 0,
+                     .copy = 0,
+                     .handwritten = 0};
   CHECK_THROWS_AS(Mixture(pack(), options), ConfigError);
   const Mixture mixture(pack(), {});
   Rng rng(1);

@@ -33,7 +33,8 @@ MiniOptions small(int train, int test) {
 bool same(const Split& a, const Split& b) {
   return std::equal(a.items.begin(), a.items.end(), b.items.begin(), b.items.end(),
                     [](const Item& x, const Item& y) {
-                      return x.picture == y.picture && x.question == y.question && x.answer == y.answer && x.type == y.type;
+                      return x.picture == y.picture && x.question == y.question && x.answer == y.answer &&
+                             x.type == y.type;
                     }) &&
          std::equal(a.pictures.begin(), a.pictures.end(), b.pictures.begin(), b.pictures.end(),
                     [](const Raster& x, const Raster& y) { return x.data == y.data; });
@@ -67,12 +68,14 @@ TEST_CASE("tasks come from the seed, with the asked numbers, in known words") {
     for (const Split* split : {&data.train, &data.test}) {
       for (const Item& item : split->items) {
         REQUIRE(static_cast<std::size_t>(item.picture) < split->pictures.size());
-        if (!data.answers.empty()) REQUIRE(std::binary_search(data.answers.begin(), data.answers.end(), item.answer));
+        if (!data.answers.empty())
+          REQUIRE(std::binary_search(data.answers.begin(), data.answers.end(), item.answer));
         for (const std::string* text : {&item.question, &item.answer}) {
           for (const std::string& word : phrases::words_of(*text)) REQUIRE(known.contains(word));
         }
       }
-      for (const Raster& picture : split->pictures) REQUIRE((picture.width == 64 && picture.height == 64 && picture.channels == 3));
+      for (const Raster& picture : split->pictures)
+        REQUIRE((picture.width == 64 && picture.height == 64 && picture.channels == 3));
     }
   }
 }
@@ -107,7 +110,8 @@ TEST_CASE("questions of sci offer the answer once among as many classes as asked
   for (const Item& item : make_task(pack(), options, "sci").train.items) {
     std::set<std::string> offered;
     for (const std::string& word : phrases::words_of(item.question)) {
-      if (std::find(pack().classes.begin(), pack().classes.end(), word) != pack().classes.end()) offered.insert(word);
+      if (std::find(pack().classes.begin(), pack().classes.end(), word) != pack().classes.end())
+        offered.insert(word);
     }
     CHECK(offered.size() == 3);
     CHECK(offered.contains(item.answer));
@@ -117,19 +121,23 @@ TEST_CASE("questions of sci offer the answer once among as many classes as asked
 TEST_CASE("question-only chance is that of the best guess") {
   // By hand. Majority of "q1" is x (2 of 3), of "q2" y; a new question gets the overall majority, x.
   const auto train = items({{"q1", "x"}, {"q1", "x"}, {"q1", "y"}, {"q2", "y"}});
-  CHECK(question_only_chance(train, items({{"q1", "x"}, {"q1", "y"}, {"q2", "y"}, {"q2", "y"}}), "exact") == Approx(75));
+  CHECK(question_only_chance(train, items({{"q1", "x"}, {"q1", "y"}, {"q2", "y"}, {"q2", "y"}}), "exact") ==
+        Approx(75));
   CHECK(question_only_chance(train, items({{"q3", "x"}, {"q3", "z"}}), "exact") == Approx(50));
-  // Offers: b is right both times it is offered, so it is the guess; the second position is right only in one of two.
+  // Offers: b is right both times it is offered, so it is the guess; the second position is right only in one
+  // of two.
   const auto choices = items({{"of a b", "b"}, {"of b c", "b"}, {"of c a", "a"}, {"of a c", "c"}});
   CHECK(question_only_chance(choices, items({{"of b a c", "b"}, {"of c a b", "b"}}), "exact") == Approx(100));
-  // F1 of constants. The words by frequency are k, a, b: "k" gets 2/3 of each, "k a" (1 + 1/2) / 2, "k a b" 4/5.
+  // F1 of constants. The words by frequency are k, a, b: "k" gets 2/3 of each, "k a" (1 + 1/2) / 2, "k a b"
+  // 4/5.
   const auto captions = items({{"q", "k a"}, {"q", "k a"}, {"q", "k b"}});
   CHECK(question_only_chance(captions, items({{"q", "k a"}, {"q", "k b"}}), "token_f1") == Approx(80));
   CHECK(question_only_chance({}, train, "exact") == 0);
 }
 
 TEST_CASE("chance of the tasks is near their number of answers") {
-  // 4 continents, 1-4 objects, 10 digits, 4 quadrants, 18 classes; half of vqa is yes/no, the rest has 3 or 8 answers.
+  // 4 continents, 1-4 objects, 10 digits, 4 quadrants, 18 classes; half of vqa is yes/no, the rest has 3 or 8
+  // answers.
   const auto chance = [](std::string_view task) { return make_task(pack(), small(600, 400), task).chance; };
   CHECK(chance("geo") == Approx(25).margin(6));
   CHECK(chance("count") == Approx(25).margin(6));
@@ -185,7 +193,8 @@ TEST_CASE("files are CoIN records whose pictures are there") {
 }
 
 TEST_CASE("a suite's table sets the options") {
-  const Config table = Config::parse("seed = 7\ntrain = 10\ntasks = ['geo']\ntest_noto = 0.5\nocr_test_faces = false\n", "suite.toml");
+  const Config table = Config::parse(
+      "seed = 7\ntrain = 10\ntasks = ['geo']\ntest_noto = 0.5\nocr_test_faces = false\n", "suite.toml");
   const MiniOptions options = read_options(table);
   table.finish();
   CHECK(options.seed == 7);
@@ -214,4 +223,24 @@ TEST_CASE("the cache holds one folder for one set of options") {
   CHECK(std::distance(std::filesystem::directory_iterator(cache.path()), {}) == 2);
   options = small(0, 5);
   CHECK_THROWS_AS(materialise(pack(), options, cache.path()), ConfigError);
+}
+
+TEST_CASE("the suites say what the generator measures") {
+  for (const std::string suite : {"mini", "mini4", "smoke"}) {
+    const Config file = Config::read(mcit::mini::testing::mini_folder() / (suite + ".toml"));
+    MiniOptions options = read_options(file.child("mini"));
+    std::vector<std::string> names;
+    for (const Config& task : file.children("tasks")) {
+      const std::string name = task.require_text("name");
+      INFO(suite << ": " << name);
+      names.push_back(name);
+      const TaskData data = make_task(pack(), options, name);
+      CHECK(task.require_text("scorer") == task_kind(name).scorer);
+      CHECK(task.number("chance", -1) == Approx(data.chance).margin(0.051));
+      CHECK(task.texts("answers", {}) == data.answers);
+      CHECK(task.require_text("train") == name + "/train.json");
+      CHECK(task.require_text("test") == name + "/test.json");
+    }
+    CHECK(file.require_texts("order") == names);
+  }
 }
