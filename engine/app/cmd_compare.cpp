@@ -22,8 +22,10 @@ struct Options {
 
 /// "-" is the standard output.
 void deliver(const std::string& file, const std::string& text) {
-  if (file == "-") std::cout << text;
-  else if (!file.empty()) write_atomic(file, text);
+  if (file == "-")
+    std::cout << text;
+  else if (!file.empty())
+    write_atomic(file, text);
 }
 
 void run_compare(const Options& options) {
@@ -43,16 +45,21 @@ void run_compare(const Options& options) {
 
 void add_compare(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("compare", "Strategies side by side: scores, forgetting, transfer, costs");
-  command->add_option("RUN", options->runs, "Run folders or result.json files; seeds of one strategy are averaged")
+  CLI::App* command =
+      app.add_subcommand("compare", "Strategies side by side: scores, forgetting, transfer, costs");
+  command
+      ->add_option("RUN", options->runs,
+                   "Run folders or result.json files; seeds of one strategy are averaged")
       ->required()
       ->type_name("");
-  command->add_option("--markdown", options->markdown, "Also as Markdown; - for the standard output instead")->type_name("FILE");
+  command->add_option("--markdown", options->markdown, "Also as Markdown; - for the standard output instead")
+      ->type_name("FILE");
   command->add_option("--csv", options->csv, "Also as CSV, one value a line")->type_name("FILE");
   command->add_option("--json", options->json, "Also as JSON")->type_name("FILE");
-  command->footer("Runs of different suites or task orders get tables of their own.\n"
-                  "Example:\n"
-                  "  mcit compare runs/mini4-* --markdown comparison.md");
+  command->footer(
+      "Runs of different suites or task orders get tables of their own.\n"
+      "Example:\n"
+      "  mcit compare runs/mini4-* --markdown comparison.md");
   command->callback([options] { run_compare(*options); });
 }
 

@@ -7,6 +7,7 @@
 #include "core/console.hpp"
 #include "core/files.hpp"
 #include "core/json.hpp"
+#include "core/log.hpp"
 #include "core/text.hpp"
 #include "metrics/matrix_io.hpp"
 #include "metrics/metrics.hpp"
@@ -47,7 +48,8 @@ void print_matrix(const AccuracyMatrix& matrix) {
     }
     table.row(std::move(cells));
   }
-  std::cout << table.terminal(console::width(console::Stream::out), console::colours(console::Stream::out)) << '\n';
+  std::cout << table.terminal(console::width(console::Stream::out), console::colours(console::Stream::out))
+            << '\n';
 }
 
 void print_metrics(const std::vector<Metric>& metrics) {
@@ -69,10 +71,23 @@ void print_json(const std::vector<Metric>& metrics) {
   std::cout << dump_json(json, 2) << '\n';
 }
 
+/// Some papers print fractions; the numbers stay as they are, but nobody should mistake them.
+void warn_of_fractions(const AccuracyMatrix& matrix) {
+  bool any = false;
+  for (std::int64_t i = 0; i <= matrix.stages(); ++i)
+    for (std::int64_t j = 0; j < matrix.tasks(); ++j) {
+      const AccuracyMatrix::Cell cell = matrix.at(i, j);
+      if (cell && *cell > 1.0) return;
+      any = any || (cell && *cell > 0.0);
+    }
+  if (any) log::warn("no score is above 1: these look like fractions, percent is expected");
+}
+
 void run_metrics(const Options& options) {
   if (options.list) return print_catalogue();
   if (options.file.empty()) throw CLI::RequiredError("FILE");
   MetricInputs inputs = read_metric_inputs(options.file, options.restricted);
+  warn_of_fractions(inputs.matrix);
   if (!options.single.empty()) inputs.single = read_scores(options.single, inputs.matrix.tasks());
   if (!options.baseline.empty()) inputs.baseline = read_scores(options.baseline, inputs.matrix.tasks());
   if (!options.svg.empty()) write_atomic(options.svg, heatmap_svg(inputs.matrix, options.file));
@@ -87,21 +102,30 @@ void run_metrics(const Options& options) {
 void add_metrics(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("metrics", "Every continual-learning metric of any accuracy matrix");
-  command->add_option("FILE", options->file,
-                      "A run's folder or result.json, or a matrix as CSV, text or JSON: one row a stage, one column a task, "
-                      "in percent; rows may be ragged, and one row more than tasks means that the first is the untrained base")
+  command
+      ->add_option("FILE", options->file,
+                   "A run's folder or result.json, or a matrix as CSV, text or JSON: one row a stage, one "
+                   "column a task, "
+                   "in percent; rows may be ragged, and one row more than tasks means that the first is the "
+                   "untrained base")
       ->type_name("");
-  command->add_flag("--json", options->json, "Print {\"acc\": …, \"bwt_T-1\": …}; null where a cell is missing");
-  command->add_option("--single", options->single,
-                      "Scores of each task trained alone (a row, a matrix or a run of strategy single), for plasticity")
+  command->add_flag("--json", options->json,
+                    "Print {\"acc\": …, \"bwt_T-1\": …}; null where a cell is missing");
+  command
+      ->add_option(
+          "--single", options->single,
+          "Scores of each task trained alone (a row, a matrix or a run of strategy single), for plasticity")
       ->type_name("FILE");
-  command->add_option("--baseline", options->baseline, "Scores of a random model, for fwt_gem")->type_name("FILE");
-  command->add_flag("--restricted", options->restricted, "Of a run: answers restricted to the task's own answer set");
+  command->add_option("--baseline", options->baseline, "Scores of a random model, for fwt_gem")
+      ->type_name("FILE");
+  command->add_flag("--restricted", options->restricted,
+                    "Of a run: answers restricted to the task's own answer set");
   command->add_option("--svg", options->svg, "Also draw the matrix as a heat map")->type_name("FILE");
   command->add_flag("--list", options->list, "Print names, formulas and sources of all metrics");
-  command->footer("Example: a lower triangle from a paper, pasted into a file\n"
-                  "  printf '90.97\\n90.38 92.60\\n73.90 86.33 59.54\\n' > paper.txt\n"
-                  "  mcit metrics paper.txt");
+  command->footer(
+      "Example: a lower triangle from a paper, pasted into a file\n"
+      "  printf '90.97\\n90.38 92.60\\n73.90 86.33 59.54\\n' > paper.txt\n"
+      "  mcit metrics paper.txt");
   command->callback([options] { run_metrics(*options); });
 }
 

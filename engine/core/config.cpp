@@ -1,14 +1,9 @@
 #include "core/config.hpp"
 
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <charconv>
-#include <cmath>
-#include <set>
-#include <sstream>
-#include <variant>
 
+#include "core/config_tree.hpp"
 #include "core/files.hpp"
 #include "core/text.hpp"
 #include "mcit/errors.hpp"
@@ -16,158 +11,12 @@
 namespace mcit {
 namespace {
 
-struct Entry;
-using Table = std::shared_ptr<Config::Node>;
-using Array = std::vector<Entry>;
-using Value = std::variant<bool, std::int64_t, double, std::string, Array, Table>;
-
-/// A value and the place it was written at.
-struct Entry {
-  Value value;
-  std::string source;  ///< file, or "--set"
-  std::filesystem::path folder;
-  int line = 0;        ///< 0 when it has none
-};
-
-struct Origin {
-  std::string source;
-  std::filesystem::path folder;
-};
-
-constexpr std::string_view kOverride = "--set";
-
-bool is_bare(std::string_view key) {
-  return !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
-  });
-}
-
-std::string toml_string(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out.append({'\\', c});
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (byte < 0x20 || byte == 0x7f) {
-      constexpr std::string_view kDigits = "0123456789ABCDEF";
-      out.append("\\u00").append({kDigits[byte >> 4], kDigits[byte & 15U]});
-    } else {
-      out.push_back(c);
-    }
-  }
-  return out + '"';
-}
-
-std::string key_text(std::string_view key) { return is_bare(key) ? std::string(key) : toml_string(key); }
-
-std::string joined(std::string_view path, std::string_view key) {
-  return path.empty() ? key_text(key) : std::string(path) + "." + key_text(key);
-}
-
-std::string number_text(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  std::string out = shortest(value);
-  if (out.find_first_of(".e") == std::string::npos) out += ".0";
-  return out;
-}
-
-}  // namespace
-
-struct Config::Node {
-  std::string path;    ///< "train.optimizer"; empty at the root
-  std::string source;
-  std::filesystem::path folder;
-  int line = 0;
-  std::map<std::string, Entry> given;
-  std::map<std::string, Entry> effective;  ///< what getters answered with: defaults, absolute paths
-  std::set<std::string> asked;
-
-  std::string where(std::string_view key) const {
-    const auto found = given.find(std::string(key));
-    const std::string& from = found == given.end() ? source : found->second.source;
-    const int at = found == given.end() ? (key.empty() ? line : 0) : found->second.line;
-    const std::string name = key.empty() ? path : joined(path, key);
-    const std::string place = at > 0 ? from + ":" + std::to_string(at) : from;
-    return name.empty() ? place : place + ": " + name;
-  }
-
-  const Entry* find(std::string_view key) {
-    const std::string name(key);
-    asked.insert(name);
-    const auto found = given.find(name);
-    return found == given.end() ? nullptr : &found->second;
-  }
-
-  void answer(std::string_view key, Value value) { effective[std::string(key)] = {std::move(value), source, folder, 0}; }
-};
-
-namespace {
-
-std::string value_text(const Value& value) {
-  struct Printer {
-    std::string operator()(bool v) const { return v ? "true" : "false"; }
-    std::string operator()(std::int64_t v) const { return std::to_string(v); }
-    std::string operator()(double v) const { return number_text(v); }
-    std::string operator()(const std::string& v) const { return toml_string(v); }
-    std::string operator()(const Array& v) const {
-      std::string out = "[";
-      for (const Entry& item : v) out.append(out.size() > 1 ? ", " : "").append(value_text(item.value));
-      return out + "]";
-    }
-    std::string operator()(const Table& v) const {
-      std::string out = "{";
-      for (const auto& [key, item] : v->given)
-        out.append(out.size() > 1 ? ", " : " ").append(key_text(key)).append(" = ").append(value_text(item.value));
-      return out + " }";
-    }
-  };
-  return std::visit(Printer{}, value);
-}
-
-Entry convert(const toml::node& node, const Origin& origin, const std::string& path);
-
-Table convert_table(const toml::table& table, const Origin& origin, const std::string& path) {
-  auto made = std::make_shared<Config::Node>();
-  made->path = path;
-  made->source = origin.source;
-  made->folder = origin.folder;
-  made->line = origin.source == kOverride ? 0 : static_cast<int>(table.source().begin.line);
-  for (const auto& [key, child] : table)
-    made->given.emplace(std::string(key.str()), convert(child, origin, joined(path, key.str())));
-  return made;
-}
-
-Entry convert(const toml::node& node, const Origin& origin, const std::string& path) {
-  Entry entry{false, origin.source, origin.folder, static_cast<int>(node.source().begin.line)};
-  if (origin.source == kOverride) entry.line = 0;
-  if (const auto* flag = node.as_boolean()) {
-    entry.value = flag->get();
-  } else if (const auto* whole = node.as_integer()) {
-    entry.value = whole->get();
-  } else if (const auto* real = node.as_floating_point()) {
-    entry.value = real->get();
-  } else if (const auto* text = node.as_string()) {
-    entry.value = text->get();
-  } else if (const auto* table = node.as_table()) {
-    entry.value = convert_table(*table, origin, path);
-  } else if (const auto* array = node.as_array()) {
-    Array items;
-    for (const toml::node& item : *array) items.push_back(convert(item, origin, path + "." + std::to_string(items.size())));
-    entry.value = std::move(items);
-  } else {  // dates and times are texts to us
-    std::ostringstream out;
-    node.visit([&](const auto& any) {
-      if constexpr (toml::is_chronological<decltype(any)>) out << any.get();
-    });
-    entry.value = out.str();
-  }
-  return entry;
-}
+using tree::Array;
+using tree::Entry;
+using tree::Node;
+using tree::Table;
+using tree::Value;
+using tree::value_text;
 
 std::string found_text(const Value& value) {
   if (std::holds_alternative<Table>(value)) return "a table";
@@ -221,16 +70,17 @@ Value store(const std::vector<T>& values) {
 
 /// The given value, or nothing. @throws ConfigError when it is of another type.
 template <class T>
-bool take(Config::Node& node, std::string_view key, const char* kind, T& out) {
+bool take(Node& node, std::string_view key, const char* kind, T& out) {
   const Entry* entry = node.find(key);
   if (entry == nullptr) return false;
   if (!read_as(entry->value, out))
-    throw ConfigError(node.where(key), std::string("expected ") + kind + ", found " + found_text(entry->value));
+    throw ConfigError(node.where(key),
+                      std::string("expected ") + kind + ", found " + found_text(entry->value));
   return true;
 }
 
 template <class T>
-T take_or(Config::Node& node, std::string_view key, const char* kind, T fallback) {
+T take_or(Node& node, std::string_view key, const char* kind, T fallback) {
   T value{};
   if (take(node, key, kind, value)) return value;
   node.answer(key, store(fallback));
@@ -238,9 +88,10 @@ T take_or(Config::Node& node, std::string_view key, const char* kind, T fallback
 }
 
 template <class T>
-T take_required(Config::Node& node, std::string_view key, const char* kind) {
+T take_required(Node& node, std::string_view key, const char* kind) {
   T value{};
-  if (!take(node, key, kind, value)) throw ConfigError(node.where(key), std::string("is missing: ") + kind + " is needed");
+  if (!take(node, key, kind, value))
+    throw ConfigError(node.where(key), std::string("is missing: ") + kind + " is needed");
   return value;
 }
 
@@ -253,7 +104,7 @@ constexpr const char* kIntegers = "an array of integers";
 constexpr const char* kTexts = "an array of texts";
 
 template <class T>
-T in_range(const Config::Node& node, std::string_view key, T value, T least, T most) {
+T in_range(const Node& node, std::string_view key, T value, T least, T most) {
   std::string fault;
   if (!(value >= least)) fault = "at least " + value_text(least);
   if (value > most) fault = "at most " + value_text(most);
@@ -266,69 +117,16 @@ std::filesystem::path located(const std::string& text, const std::filesystem::pa
   return (folder / text).lexically_normal();  // an absolute text replaces the folder
 }
 
-bool is_tables(const Value& value) {
-  const auto* array = std::get_if<Array>(&value);
-  return array != nullptr && !array->empty() &&
-         std::all_of(array->begin(), array->end(), [](const Entry& e) { return std::holds_alternative<Table>(e.value); });
-}
-
-/// Values first, then tables, under full headers: `name` is the header of this table.
-void print(const Config::Node& node, const std::string& name, std::string& out) {
-  std::map<std::string, const Entry*> all;
-  for (const auto& [key, entry] : node.given) all[key] = &entry;
-  for (const auto& [key, entry] : node.effective) all[key] = &entry;
-  for (const auto& [key, entry] : all)
-    if (!std::holds_alternative<Table>(entry->value) && !is_tables(entry->value))
-      out += key_text(key) + " = " + value_text(entry->value) + '\n';
-  const auto section = [&out](const Table& table, const std::string& path, const char* open, const char* close) {
-    out.append(out.empty() ? "" : "\n").append(open).append(path).append(close).append("\n");
-    print(*table, path, out);
-  };
-  for (const auto& [key, entry] : all) {
-    const std::string path = joined(name, key);
-    if (const auto* table = std::get_if<Table>(&entry->value)) {
-      section(*table, path, "[", "]");
-    } else if (is_tables(entry->value)) {
-      for (const Entry& item : std::get<Array>(entry->value)) section(std::get<Table>(item.value), path, "[[", "]]");
-    }
-  }
-}
-
-void collect(const Config::Node& node, const std::string& name, std::map<std::string, std::string>& all) {
-  for (const auto& [key, entry] : node.given) {
-    const std::string path = joined(name, key);
-    if (const auto* table = std::get_if<Table>(&entry.value)) {
-      collect(**table, path, all);
-    } else if (is_tables(entry.value)) {
-      std::size_t index = 0;
-      for (const Entry& item : std::get<Array>(entry.value))
-        collect(*std::get<Table>(item.value), path + "." + std::to_string(index++), all);
-    } else {
-      all[path] = value_text(entry.value);
-    }
-  }
-}
-
-void finish_table(const Config::Node& node) {
+void finish_table(const Node& node) {
   for (const auto& [key, entry] : node.given) {
     if (!node.asked.contains(key))
-      throw ConfigError(node.where(key), "unknown key", suggestion(key, {node.asked.begin(), node.asked.end()}));
+      throw ConfigError(node.where(key), "unknown key",
+                        suggestion(key, {node.asked.begin(), node.asked.end()}));
     if (const auto* table = std::get_if<Table>(&entry.value)) finish_table(**table);
     if (const auto* array = std::get_if<Array>(&entry.value))
       for (const Entry& item : *array)
         if (const auto* table = std::get_if<Table>(&item.value)) finish_table(**table);
   }
-}
-
-/// The right side of an override: TOML if it is that, else a text.
-Entry override_value(std::string_view text, const std::string& path) {
-  const Origin origin{std::string(kOverride), {}};
-  try {
-    const toml::table table = toml::parse("value = " + std::string(text));
-    if (table.size() == 1) return convert(*table.get("value"), origin, path);
-  } catch (const toml::parse_error&) {  // a bare word
-  }
-  return {std::string(text), origin.source, {}, 0};
 }
 
 std::vector<std::string> split(std::string_view path) {
@@ -341,14 +139,15 @@ std::vector<std::string> split(std::string_view path) {
   }
 }
 
-/// The table that `part` of an override names below `node`, made when absent; an array is passed with the next part.
-Table descend(Config::Node& node, const std::vector<std::string>& parts, std::size_t& at, const std::string& where) {
+/// The table that `part` of an override names below `node`, made when absent; an array is passed with the
+/// next part.
+Table descend(Node& node, const std::vector<std::string>& parts, std::size_t& at, const std::string& where) {
   const std::string& part = parts[at++];
-  auto [found, made] = node.given.try_emplace(part, Entry{Table{}, std::string(kOverride), {}, 0});
+  auto [found, made] = node.given.try_emplace(part, Entry{Table{}, std::string(tree::kOverride), {}, 0});
   if (made) {
-    auto table = std::make_shared<Config::Node>();
-    table->path = joined(node.path, part);
-    table->source = kOverride;
+    auto table = std::make_shared<Node>();
+    table->path = tree::joined(node.path, part);
+    table->source = tree::kOverride;
     found->second.value = table;
   }
   Value* value = &found->second.value;
@@ -383,14 +182,7 @@ Config Config::read(const std::filesystem::path& file) {
 }
 
 Config Config::parse(std::string_view text, std::string where, std::filesystem::path folder) {
-  try {
-    const toml::table table = toml::parse(text, where);
-    Config made(convert_table(table, {where, std::move(folder)}, {}));
-    made.node_->line = 0;
-    return made;
-  } catch (const toml::parse_error& error) {
-    throw ConfigError(where + ":" + std::to_string(error.source().begin.line), "not TOML: " + std::string(error.description()));
-  }
+  return Config(tree::parse(text, {std::move(where), std::move(folder)}));
 }
 
 void Config::set(std::string_view assignment) {
@@ -404,12 +196,13 @@ void Config::set(std::string_view assignment) {
   Table table = node_;
   std::size_t at = 0;
   while (at + 1 < parts.size()) table = descend(*table, parts, at, where);
-  table->given[parts.back()] = override_value(trimmed(assignment.substr(equals + 1)), joined(table->path, parts.back()));
+  table->given[parts.back()] =
+      tree::parse_override(trimmed(assignment.substr(equals + 1)), tree::joined(table->path, parts.back()));
 }
 
 std::map<std::string, std::string> Config::values() const {
   std::map<std::string, std::string> all;
-  collect(*node_, {}, all);
+  tree::collect(*node_, {}, all);
   return all;
 }
 
@@ -422,7 +215,8 @@ std::vector<std::string> Config::keys() const {
 }
 
 bool Config::flag(std::string_view key, bool fallback) const { return take_or(*node_, key, kFlag, fallback); }
-std::int64_t Config::integer(std::string_view key, std::int64_t fallback, std::int64_t least, std::int64_t most) const {
+std::int64_t Config::integer(std::string_view key, std::int64_t fallback, std::int64_t least,
+                             std::int64_t most) const {
   return in_range(*node_, key, take_or(*node_, key, kInteger, fallback), least, most);
 }
 double Config::number(std::string_view key, double fallback, double least, double most) const {
@@ -449,7 +243,8 @@ std::vector<std::string> Config::texts(std::string_view key, std::vector<std::st
 }
 
 std::filesystem::path Config::path(std::string_view key, std::string_view fallback) const {
-  const std::filesystem::path folder = has(key) ? node_->given.at(std::string(key)).folder : std::filesystem::path();
+  const std::filesystem::path folder =
+      has(key) ? node_->given.at(std::string(key)).folder : std::filesystem::path();
   const std::filesystem::path located_path = located(text(key, fallback), folder);
   node_->answer(key, located_path.string());
   return located_path;
@@ -459,8 +254,12 @@ bool Config::require_flag(std::string_view key) const { return take_required<boo
 std::int64_t Config::require_integer(std::string_view key) const {
   return take_required<std::int64_t>(*node_, key, kInteger);
 }
-double Config::require_number(std::string_view key) const { return take_required<double>(*node_, key, kNumber); }
-std::string Config::require_text(std::string_view key) const { return take_required<std::string>(*node_, key, kText); }
+double Config::require_number(std::string_view key) const {
+  return take_required<double>(*node_, key, kNumber);
+}
+std::string Config::require_text(std::string_view key) const {
+  return take_required<std::string>(*node_, key, kText);
+}
 std::vector<std::string> Config::require_texts(std::string_view key) const {
   return take_required<std::vector<std::string>>(*node_, key, kTexts);
 }
@@ -477,7 +276,7 @@ Config Config::child(std::string_view key) const {
   auto& kept = node_->effective[std::string(key)];
   if (const auto* table = std::get_if<Table>(&kept.value)) return Config(*table);
   auto made = std::make_shared<Node>();
-  made->path = joined(node_->path, key);
+  made->path = tree::joined(node_->path, key);
   made->source = node_->source;
   made->folder = node_->folder;
   kept.value = made;
@@ -489,10 +288,13 @@ std::vector<Config> Config::children(std::string_view key) const {
   const Entry* entry = node_->find(key);
   if (entry == nullptr) return tables;
   const auto* array = std::get_if<Array>(&entry->value);
-  if (array == nullptr) throw ConfigError(node_->where(key), "expected an array of tables ([[...]]), found " + found_text(entry->value));
+  if (array == nullptr)
+    throw ConfigError(node_->where(key),
+                      "expected an array of tables ([[...]]), found " + found_text(entry->value));
   for (const Entry& item : *array) {
     const auto* table = std::get_if<Table>(&item.value);
-    if (table == nullptr) throw ConfigError(node_->where(key), "expected tables only, found " + found_text(item.value));
+    if (table == nullptr)
+      throw ConfigError(node_->where(key), "expected tables only, found " + found_text(item.value));
     tables.push_back(Config(*table));
   }
   return tables;
@@ -517,7 +319,8 @@ std::map<std::string, Params::Value> Config::params() const {
     } else if (read_as(entry.value, texts)) {
       values[key] = texts;
     } else {
-      throw ConfigError(node_->where(key), "expected a value or an array of values of one kind, found " + found_text(entry.value));
+      throw ConfigError(node_->where(key), "expected a value or an array of values of one kind, found " +
+                                               found_text(entry.value));
     }
   }
   return values;
@@ -532,7 +335,7 @@ void Config::finish() const { finish_table(*node_); }
 
 std::string Config::resolved() const {
   std::string out;
-  print(*node_, {}, out);
+  tree::print(*node_, {}, out);
   return out;
 }
 

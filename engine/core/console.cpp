@@ -50,12 +50,14 @@ char32_t next_code_point(std::string_view text, std::size_t& at) {
     more = 1;
     code = lead & 0x1fU;
   }
-  for (; more > 0 && at < text.size() && (byte(at) & 0xc0U) == 0x80U; --more) code = (code << 6) | (byte(at++) & 0x3fU);
+  for (; more > 0 && at < text.size() && (byte(at) & 0xc0U) == 0x80U; --more)
+    code = (code << 6) | (byte(at++) & 0x3fU);
   return code;
 }
 
 int columns_of(char32_t code) {
-  if ((code >= 0x300 && code < 0x370) || code == 0x200b || code == 0x200d || (code >= 0xfe00 && code <= 0xfe0f))
+  if ((code >= 0x300 && code < 0x370) || code == 0x200b || code == 0x200d ||
+      (code >= 0xfe00 && code <= 0xfe0f))
     return 0;
   const bool wide = (code >= 0x1100 && code <= 0x115f) || (code >= 0x2e80 && code <= 0xa4cf) ||
                     (code >= 0xac00 && code <= 0xd7a3) || (code >= 0xf900 && code <= 0xfaff) ||

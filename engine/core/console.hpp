@@ -19,7 +19,8 @@ void print(std::string_view text);
 /// Replaces the status line (the last line of the terminal, redrawn in place); empty removes it.
 void status(std::string_view text);
 
-/// Terminal columns of UTF-8 text: code points, wide East Asian ones counted twice, combining marks not at all.
+/// Terminal columns of UTF-8 text: code points, wide East Asian ones counted twice, combining marks not at
+/// all.
 int columns(std::string_view text);
 /// `text` cut to at most `limit` columns, ending in "…" when something was cut.
 std::string fit(std::string_view text, int limit);

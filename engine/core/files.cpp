@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 [[noreturn]] void fail(const fs::path& file, const std::string& what, int code) {
   std::string hint;
   if (code == ENOSPC || code == EDQUOT) hint = "the disk is full: free some space, or write somewhere else";
-  if (code == EACCES || code == EPERM || code == EROFS) hint = "check the permissions of the file and its folder";
+  if (code == EACCES || code == EPERM || code == EROFS)
+    hint = "check the permissions of the file and its folder";
   throw DataError(file.string(), what + ": " + std::strerror(code), hint);
 }
 
@@ -60,7 +61,9 @@ void write_all(const fs::path& file, int descriptor, const char* bytes, std::siz
   }
 }
 
-fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
+fs::path folder_of(const fs::path& file) {
+  return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
 
 }  // namespace
 
@@ -68,8 +71,8 @@ std::string read_file(const fs::path& file, std::uint64_t max_bytes) {
   const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   const std::uint64_t size = open_regular(file, descriptor);
   if (size > max_bytes)
-    throw DataError(file.string(), "has " + std::to_string(size) + " bytes, at most " + std::to_string(max_bytes) +
-                                       " are expected here");
+    throw DataError(file.string(), "has " + std::to_string(size) + " bytes, at most " +
+                                       std::to_string(max_bytes) + " are expected here");
   std::string bytes(static_cast<std::size_t>(size), '\0');
   std::size_t have = 0;
   while (have < bytes.size()) {
@@ -127,7 +130,8 @@ void AtomicFile::commit() {
   if (::rename(temporary_.c_str(), file_.c_str()) != 0) fail(file_, "cannot put in place", errno);
   temporary_.clear();
   const Descriptor folder(::open(folder_of(file_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() >= 0) ::fsync(folder.get());  // some file systems refuse; the content itself is safe by now
+  if (folder.get() >= 0)
+    ::fsync(folder.get());  // some file systems refuse; the content itself is safe by now
 }
 
 AppendFile::AppendFile(fs::path file, std::uint64_t keep) : file_(std::move(file)) {
@@ -203,7 +207,8 @@ MappedFile::MappedFile(const fs::path& file) {
   const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   const std::uint64_t size = open_regular(file, descriptor);
   if (size == 0) return;  // nothing to map
-  void* const start = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
+  void* const start =
+      ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
   if (start == MAP_FAILED) fail(file, "cannot map", errno);
   data_ = static_cast<const std::byte*>(start);
   size_ = static_cast<std::size_t>(size);
@@ -224,10 +229,12 @@ MappedFile::~MappedFile() {
 
 fs::path user_cache_dir() {
   const char* const cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache == '/') return fs::path(cache) / "mcit";  // the specification ignores relative ones
+  if (cache != nullptr && *cache == '/')
+    return fs::path(cache) / "mcit";  // the specification ignores relative ones
   const char* const home = std::getenv("HOME");
   if (home != nullptr && *home != '\0') return fs::path(home) / ".cache" / "mcit";
-  throw DataError("user cache", "neither XDG_CACHE_HOME nor HOME is set", "set one of them to a writable folder");
+  throw DataError("user cache", "neither XDG_CACHE_HOME nor HOME is set",
+                  "set one of them to a writable folder");
 }
 
 std::uint64_t free_space(const fs::path& path) {

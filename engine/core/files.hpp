@@ -13,9 +13,10 @@ namespace mcit {
 /// @throws DataError when missing, unreadable, a folder, or longer than max_bytes.
 std::string read_file(const std::filesystem::path& file, std::uint64_t max_bytes = std::uint64_t{1} << 30);
 
-/// Replaces `file` by `bytes` at once: temporary file in the same folder, fsync, rename, fsync of the folder. Whoever
-/// reads sees the old or the new content, also after a crash. Missing folders are made. The temporary file is removed
-/// on failure, and the old content kept. @throws DataError on a full disk or an unwritable folder.
+/// Replaces `file` by `bytes` at once: temporary file in the same folder, fsync, rename, fsync of the folder.
+/// Whoever reads sees the old or the new content, also after a crash. Missing folders are made. The temporary
+/// file is removed on failure, and the old content kept. @throws DataError on a full disk or an unwritable
+/// folder.
 void write_atomic(const std::filesystem::path& file, std::string_view bytes);
 void write_atomic(const std::filesystem::path& file, std::span<const std::byte> bytes);
 
@@ -48,9 +49,9 @@ class AppendFile {
   AppendFile& operator=(AppendFile&& other) noexcept;
   ~AppendFile();  ///< flushes, without reporting errors
 
-  void line(std::string_view text);          ///< text and a newline, buffered
-  void flush();                              ///< to the operating system
-  void sync();                               ///< to the disk
+  void line(std::string_view text);               ///< text and a newline, buffered
+  void flush();                                   ///< to the operating system
+  void sync();                                    ///< to the disk
   std::uint64_t bytes() const { return bytes_; }  ///< written so far, buffered ones included
 
  private:

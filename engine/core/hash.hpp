@@ -20,8 +20,9 @@ class Hasher {
   ~Hasher();
 
   Hasher& update(std::span<const std::byte> bytes);
-  Hasher& update(std::string_view text);  ///< the bytes alone: two texts in a row are as good as their concatenation
-  Hasher& field(std::string_view text);   ///< length and bytes: a list of fields has one reading
+  Hasher& update(
+      std::string_view text);  ///< the bytes alone: two texts in a row are as good as their concatenation
+  Hasher& field(std::string_view text);  ///< length and bytes: a list of fields has one reading
   /// Eight bytes, little-endian, sign-extended: the same on every machine and for every integer type.
   template <std::integral T>
   Hasher& update(T value) {

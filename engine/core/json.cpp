@@ -31,7 +31,8 @@ void check_depth(std::string_view text, const std::string& where, int max_depth)
       quoted = true;
     } else if (c == '[' || c == '{') {
       if (++depth > max_depth)
-        throw DataError(place(where, text, at), "nested deeper than " + std::to_string(max_depth) + " levels");
+        throw DataError(place(where, text, at),
+                        "nested deeper than " + std::to_string(max_depth) + " levels");
     } else if (c == ']' || c == '}') {
       --depth;
     }
@@ -45,7 +46,8 @@ std::string reason(const std::string& text) {
 }
 
 const Json& member(const Json& object, std::string_view key, const std::string& where) {
-  if (!object.is_object()) throw DataError(where, "expected an object, found " + std::string(object.type_name()));
+  if (!object.is_object())
+    throw DataError(where, "expected an object, found " + std::string(object.type_name()));
   const auto found = object.find(std::string(key));
   if (found == object.end()) throw DataError(where, "'" + std::string(key) + "' is missing");
   return *found;
@@ -93,7 +95,8 @@ std::string json_text(const Json& object, std::string_view key, const std::strin
 std::int64_t json_integer(const Json& object, std::string_view key, const std::string& where) {
   const Json& value = member(object, key, where);
   if (!value.is_number_integer()) wrong(key, where, "an integer", value);
-  if (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX) wrong(key, where, "a smaller integer", value);
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX)
+    wrong(key, where, "a smaller integer", value);
   return value.get<std::int64_t>();
 }
 

@@ -21,12 +21,13 @@ struct JsonLimits {
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
 Json read_json(const std::filesystem::path& file, const JsonLimits& limits = {});
 
-/// UTF-8; bytes that are not are written as U+FFFD. Numbers in the shortest form that reads back equal; NaN and
-/// infinities as null. @param indent -1 for a single line
+/// UTF-8; bytes that are not are written as U+FFFD. Numbers in the shortest form that reads back equal; NaN
+/// and infinities as null. @param indent -1 for a single line
 std::string dump_json(const Json& value, int indent = -1);
 void write_json(const std::filesystem::path& file, const Json& value, int indent = 2);
 
-/// Members of an object, with errors "where: key: expected a text". @throws DataError when absent or of another type.
+/// Members of an object, with errors "where: key: expected a text". @throws DataError when absent or of
+/// another type.
 std::string json_text(const Json& object, std::string_view key, const std::string& where);
 std::int64_t json_integer(const Json& object, std::string_view key, const std::string& where);
 double json_number(const Json& object, std::string_view key, const std::string& where);

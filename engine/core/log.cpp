@@ -18,11 +18,16 @@ using spdlog::level::level_enum;
 
 level_enum to_spdlog(Level level) {
   switch (level) {
-    case Level::debug: return level_enum::debug;
-    case Level::info: return level_enum::info;
-    case Level::warn: return level_enum::warn;
-    case Level::error: return level_enum::err;
-    case Level::off: break;
+    case Level::debug:
+      return level_enum::debug;
+    case Level::info:
+      return level_enum::info;
+    case Level::warn:
+      return level_enum::warn;
+    case Level::error:
+      return level_enum::err;
+    case Level::off:
+      break;
   }
   return level_enum::off;
 }
@@ -88,7 +93,9 @@ void close_files() {
   one.settle();
 }
 
-bool enabled(Level level) { return level >= state().lowest.load(std::memory_order_relaxed) && level != Level::off; }
+bool enabled(Level level) {
+  return level >= state().lowest.load(std::memory_order_relaxed) && level != Level::off;
+}
 
 void write(Level level, std::string_view text) {
   State& one = state();
@@ -96,10 +103,20 @@ void write(Level level, std::string_view text) {
   const spdlog::details::log_msg message(spdlog::source_loc{}, "mcit", to_spdlog(level),
                                          spdlog::string_view_t(text.data(), text.size()));
   if (level >= one.console.load()) one.console_sink->log(message);
-  for (const auto& file : one.files) {
-    file->log(message);
-    if (level >= Level::info) file->flush();
-  }
+  // A full disk must not end a run, nor the report of the error that did: the file is given up, once and
+  // aloud.
+  std::erase_if(one.files, [&](const spdlog::sink_ptr& file) {
+    try {
+      file->log(message);
+      file->flush();
+      return false;
+    } catch (const std::exception& error) {
+      if (one.console.load() <= Level::warn)
+        console::print(std::string("warning: log file: ") + error.what());
+      return true;
+    }
+  });
+  one.settle();
 }
 
 }  // namespace mcit::log

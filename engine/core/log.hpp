@@ -16,7 +16,8 @@ void to_console(Level level = Level::info);
 /// The lowest level shown on the console; `off` before to_console().
 Level console_level();
 
-/// Appends every line from debug up to `file`, with time stamp and level. @throws DataError when it cannot be opened.
+/// Appends every line from debug up to `file`, with time stamp and level. @throws DataError when it cannot be
+/// opened.
 void add_file(const std::filesystem::path& file);
 /// Flushes and closes the files.
 void close_files();

@@ -55,7 +55,8 @@ struct Progress::State {
   }
 };
 
-Progress::Progress(std::string title, std::int64_t total, std::string unit) : state_(std::make_unique<State>()) {
+Progress::Progress(std::string title, std::int64_t total, std::string unit)
+    : state_(std::make_unique<State>()) {
   state_->title = std::move(title);
   state_->unit = std::move(unit);
   state_->total = total;
@@ -101,7 +102,8 @@ std::string Progress::text(double seconds) const {
   if (here > 0 && seconds > 0.0) {
     const double rate = static_cast<double>(here) / seconds;
     line += rate >= 0.01 ? "  " + rate_text(rate) + " " + s.unit + "/s" : "";
-    if (s.total > s.done) line += "  " + duration_text(static_cast<double>(s.total - s.done) / rate) + " left";
+    if (s.total > s.done)
+      line += "  " + duration_text(static_cast<double>(s.total - s.done) / rate) + " left";
   }
   if (!s.note.empty()) line += "  " + s.note;
   return line;

@@ -1,6 +1,6 @@
 #pragma once
-/// A line that says how far a loop is: redrawn in place on a terminal, a line every ten seconds elsewhere, nothing
-/// while the console log is closed or shows warnings only.
+/// A line that says how far a loop is: redrawn in place on a terminal, a line every ten seconds elsewhere,
+/// nothing while the console log is closed or shows warnings only.
 
 #include <cstdint>
 #include <memory>
@@ -9,7 +9,8 @@
 
 namespace mcit {
 
-/// Lives as long as its loop; the destructor clears the line. Bars may nest: the innermost is drawn. One thread.
+/// Lives as long as its loop; the destructor clears the line. Bars may nest: the innermost is drawn. One
+/// thread.
 class Progress {
  public:
   /// @param total steps, or 0 when not known; @param unit plural noun for the rate, e.g. "steps"

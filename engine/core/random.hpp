@@ -1,5 +1,6 @@
 #pragma once
-/// Random numbers with the same bytes on every platform and library (std::*_distribution promises none of that).
+/// Random numbers with the same bytes on every platform and library (std::*_distribution promises none of
+/// that).
 
 #include <concepts>
 #include <cstddef>
@@ -70,7 +71,8 @@ class Rng {
   }
   constexpr double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }  ///< [0, 1)
   constexpr bool chance(double probability) { return uniform() < probability; }
-  double normal();  ///< mean 0, deviation 1 (polar method; its logarithm is our own, libraries differ in the last bit)
+  double normal();  ///< mean 0, deviation 1 (polar method; its logarithm is our own, libraries differ in the
+                    ///< last bit)
 
   template <class T>
   constexpr void shuffle(std::span<T> items) {

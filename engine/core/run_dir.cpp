@@ -20,8 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockFile = ".mcit-run";
-constexpr std::array kOurs = {"result.json", "matrix.csv", "matrix.svg",  "config.toml", "log.txt",
-                              "metrics.jsonl", "snapshots", "predictions", kLockFile};
+constexpr std::array kOurs = {"result.json",   "matrix.csv", "matrix.svg",  "config.toml", "log.txt",
+                              "metrics.jsonl", "snapshots",  "predictions", kLockFile};
 
 bool is_run(const fs::path& root) {
   std::error_code error;
@@ -47,10 +47,12 @@ std::string foreign_entry(const fs::path& root) {
 int lock(const fs::path& root) {
   const fs::path file = root / kLockFile;
   const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (descriptor < 0) throw ConfigError(root.string(), std::string("cannot be written: ") + std::strerror(errno));
+  if (descriptor < 0)
+    throw ConfigError(root.string(), std::string("cannot be written: ") + std::strerror(errno));
   if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
     ::close(descriptor);
-    throw ConfigError(root.string(), "another process is writing this run", "wait for it, or choose another folder");
+    throw ConfigError(root.string(), "another process is writing this run",
+                      "wait for it, or choose another folder");
   }
   return descriptor;
 }
@@ -81,7 +83,8 @@ RunDir RunDir::create(const fs::path& root) {
 RunDir RunDir::open(const fs::path& root) {
   std::error_code error;
   if (!fs::exists(root, error)) throw ConfigError(root.string(), "there is no such folder");
-  if (!is_run(root)) throw ConfigError(root.string(), "is not a run of mcit", "name the folder given as --out");
+  if (!is_run(root))
+    throw ConfigError(root.string(), "is not a run of mcit", "name the folder given as --out");
   return {root, lock(root)};
 }
 
@@ -89,7 +92,8 @@ RunDir RunDir::overwrite(const fs::path& root) {
   if (!is_run(root)) return create(root);
   const std::string foreign = foreign_entry(root);
   if (!foreign.empty())
-    throw ConfigError(root.string(), "holds '" + foreign + "', which no run has written", "move it away first");
+    throw ConfigError(root.string(), "holds '" + foreign + "', which no run has written",
+                      "move it away first");
   RunDir taken(root, lock(root));
   for (const char* name : kOurs) {
     std::error_code error;
@@ -99,7 +103,8 @@ RunDir RunDir::overwrite(const fs::path& root) {
   return taken;
 }
 
-RunDir::RunDir(RunDir&& other) noexcept : root_(std::move(other.root_)), lock_(std::exchange(other.lock_, -1)) {}
+RunDir::RunDir(RunDir&& other) noexcept
+    : root_(std::move(other.root_)), lock_(std::exchange(other.lock_, -1)) {}
 
 RunDir& RunDir::operator=(RunDir&& other) noexcept {
   std::swap(root_, other.root_);
@@ -120,8 +125,8 @@ fs::path RunDir::predictions(std::int64_t stage, std::string_view task) const {
 std::string safe_file_name(std::string_view name) {
   std::string safe;
   for (const char c : name) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-                       c == '_' || c == '.';
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '_' || c == '.';
     safe.push_back(plain ? c : '_');
   }
   if (safe.empty() || safe.front() == '.') safe.insert(safe.begin(), '_');

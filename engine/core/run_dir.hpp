@@ -8,14 +8,17 @@
 
 namespace mcit {
 
-/// Holds the lock of a run's folder: two processes cannot write one run. The lock ends with the process, however it ends.
+/// Holds the lock of a run's folder: two processes cannot write one run. The lock ends with the process,
+/// however it ends.
 class RunDir {
  public:
-  /// Makes the folder or takes an empty one. @throws ConfigError when it holds something else, naming what to do.
+  /// Makes the folder or takes an empty one. @throws ConfigError when it holds something else, naming what to
+  /// do.
   static RunDir create(const std::filesystem::path& root);
   /// An existing run, to go on. @throws ConfigError when it is not one or another process has it.
   static RunDir open(const std::filesystem::path& root);
-  /// Empties an existing run's folder of the files named here and takes it. Foreign files are refused, not deleted.
+  /// Empties an existing run's folder of the files named here and takes it. Foreign files are refused, not
+  /// deleted.
   static RunDir overwrite(const std::filesystem::path& root);
 
   RunDir(const RunDir&) = delete;
@@ -32,7 +35,8 @@ class RunDir {
   std::filesystem::path log() const { return root_ / "log.txt"; }
   std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
   std::filesystem::path snapshots() const { return root_ / "snapshots"; }
-  /// predictions/<stage>_<task>.jsonl, stage 0 being the untrained base. The task name is made safe as a file name.
+  /// predictions/<stage>_<task>.jsonl, stage 0 being the untrained base. The task name is made safe as a file
+  /// name.
   std::filesystem::path predictions(std::int64_t stage, std::string_view task) const;
 
  private:

@@ -53,7 +53,8 @@ int usable_cores(int logical) {
   int cores = logical;
   cpu_set_t set;
   if (::sched_getaffinity(0, sizeof set, &set) == 0) cores = std::min(cores, CPU_COUNT(&set));
-  std::istringstream quota(first_line("/sys/fs/cgroup/cpu.max"));  // "<quota> <period>", quota "max" without a limit
+  std::istringstream quota(
+      first_line("/sys/fs/cgroup/cpu.max"));  // "<quota> <period>", quota "max" without a limit
   double allowed = 0.0;
   double period = 0.0;
   if (quota >> allowed >> period && period > 0.0)

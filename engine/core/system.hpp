@@ -25,17 +25,18 @@ class Stopwatch {
 std::string utc_now();  ///< "2026-05-04T03:02:01Z"
 
 struct Hardware {
-  std::string cpu;          ///< model name as the kernel gives it
-  int logical_cores = 0;    ///< of the machine
-  int usable_cores = 0;     ///< this process may run on (affinity and cgroup quota)
-  double memory_gb = 0.0;   ///< GiB that this process may use (cgroup limit)
-  std::string system;       ///< kernel and architecture
+  std::string cpu;         ///< model name as the kernel gives it
+  int logical_cores = 0;   ///< of the machine
+  int usable_cores = 0;    ///< this process may run on (affinity and cgroup quota)
+  double memory_gb = 0.0;  ///< GiB that this process may use (cgroup limit)
+  std::string system;      ///< kernel and architecture
 };
 Hardware hardware();
 
 std::string build_info();  ///< "mcit 0.1.0, gcc 12.2.0, Release"
 
-/// Ctrl-C or SIGTERM asks loops to stop at the next safe place; a second one ends the process. For the executable.
+/// Ctrl-C or SIGTERM asks loops to stop at the next safe place; a second one ends the process. For the
+/// executable.
 void install_interrupt_handler();
 bool interrupted() noexcept;
 void request_interrupt() noexcept;  ///< as if Ctrl-C had been pressed

@@ -20,18 +20,22 @@ AccuracyMatrix::AccuracyMatrix(std::vector<std::string> tasks)
       stages_(static_cast<std::int64_t>(names_.size())),
       cells_((names_.size() + 1) * names_.size()) {}
 
-AccuracyMatrix::AccuracyMatrix(std::vector<std::string> tasks, std::int64_t stages, std::vector<std::int64_t> learned_at)
+AccuracyMatrix::AccuracyMatrix(std::vector<std::string> tasks, std::int64_t stages,
+                               std::vector<std::int64_t> learned_at)
     : names_(std::move(tasks)), learned_at_(std::move(learned_at)), stages_(stages) {
   if (stages < 0) throw std::out_of_range("accuracy matrix: a negative number of stages");
-  if (learned_at_.size() != names_.size()) throw std::out_of_range("accuracy matrix: one learning stage for each task");
+  if (learned_at_.size() != names_.size())
+    throw std::out_of_range("accuracy matrix: one learning stage for each task");
   for (const std::int64_t stage : learned_at_)
-    if (stage < 0 || stage > stages) throw std::out_of_range("accuracy matrix: a task is learned in no stage there is");
+    if (stage < 0 || stage > stages)
+      throw std::out_of_range("accuracy matrix: a task is learned in no stage there is");
   cells_.resize(static_cast<std::size_t>(stages + 1) * names_.size());
 }
 
 std::size_t AccuracyMatrix::index(std::int64_t stage, std::int64_t task) const {
   if (stage < 0 || stage > stages_ || task < 0 || task >= tasks())
-    throw std::out_of_range("accuracy matrix: no cell [" + std::to_string(stage) + "][" + std::to_string(task) + "]");
+    throw std::out_of_range("accuracy matrix: no cell [" + std::to_string(stage) + "][" +
+                            std::to_string(task) + "]");
   return static_cast<std::size_t>(stage * tasks() + task);
 }
 

@@ -8,8 +8,8 @@
 
 namespace mcit {
 
-/// R[i][j]: score in percent on task j after training stage i; row 0 is the untrained base. A cell that was not
-/// measured is empty and never counts as 0.
+/// R[i][j]: score in percent on task j after training stage i; row 0 is the untrained base. A cell that was
+/// not measured is empty and never counts as 0.
 class AccuracyMatrix {
  public:
   using Cell = std::optional<double>;

@@ -20,8 +20,8 @@ constexpr std::uint64_t kMostBytes = std::uint64_t{64} << 20;
 
 bool is_missing(std::string_view cell) {
   const std::string word = lowered(cell);
-  return word.empty() || word == "-" || word == "–" || word == "—" || word == "nan" || word == "na" || word == "n/a" ||
-         word == "null";
+  return word.empty() || word == "-" || word == "–" || word == "—" || word == "nan" || word == "na" ||
+         word == "n/a" || word == "null";
 }
 
 /// A number as papers print it: a per cent sign, bold marks and a typographic minus are taken off.
@@ -38,14 +38,15 @@ std::optional<double> number_in(std::string_view cell) {
   double value = 0.0;
   const char* const begin = bare.data() + (bare.starts_with('+') ? 1 : 0);
   const auto [end, error] = std::from_chars(begin, bare.data() + bare.size(), value);
-  if (bare.empty() || error != std::errc() || end != bare.data() + bare.size() || !std::isfinite(value)) return {};
+  if (bare.empty() || error != std::errc() || end != bare.data() + bare.size() || !std::isfinite(value))
+    return {};
   return value;
 }
 
 bool names_base(std::string_view label) {
   const std::string word = lowered(label);
-  return word == "0" || word.starts_with("0:") || word == "base" || word == "zero-shot" || word == "zero_shot" ||
-         word == "zeroshot" || word == "untrained";
+  return word == "0" || word.starts_with("0:") || word == "base" || word == "zero-shot" ||
+         word == "zero_shot" || word == "zeroshot" || word == "untrained";
 }
 
 struct Line {
@@ -60,8 +61,10 @@ std::vector<std::string> split(std::string_view line, char separator) {
   for (std::size_t i = 0; i < line.size(); ++i) {
     const char c = line[i];
     if (c == '"' && (separator == ',' || separator == ';')) {
-      if (quoted && i + 1 < line.size() && line[i + 1] == '"') cells.back().push_back(line[++i]);
-      else quoted = !quoted;
+      if (quoted && i + 1 < line.size() && line[i + 1] == '"')
+        cells.back().push_back(line[++i]);
+      else
+        quoted = !quoted;
     } else if (c == separator && !quoted) {
       cells.emplace_back();
     } else {
@@ -83,7 +86,8 @@ std::vector<Line> lines_of(std::string_view text) {
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     ++number;
     if (trimmed(line).empty() || trimmed(line).starts_with('#')) continue;
-    if (line.find_first_not_of("|-: \t\r") == std::string_view::npos && line.find("--") != std::string_view::npos)
+    if (line.find_first_not_of("|-: \t\r") == std::string_view::npos &&
+        line.find("--") != std::string_view::npos)
       continue;  // the rule under a Markdown header
     kept.emplace_back(number, line);
   }
@@ -111,16 +115,19 @@ bool is_word(const std::string& cell) { return !is_missing(cell) && !number_in(c
 /// Drops the column of stage names and returns it; empty when there is none.
 std::vector<std::string> take_labels(std::vector<Line>& rows, std::vector<std::string>& header) {
   const std::string corner = header.empty() ? "none" : lowered(header.front());
-  const bool by_header = corner.empty() || corner == "stage" || corner == "step" || corner == "after" || corner == "row" || corner == "task";
-  const bool by_words =
-      std::all_of(rows.begin(), rows.end(), [](const Line& row) {
-        return !row.cells.empty() && (is_word(row.cells.front()) || names_base(row.cells.front()));
-      });
+  const bool by_header = corner.empty() || corner == "stage" || corner == "step" || corner == "after" ||
+                         corner == "row" || corner == "task";
+  const bool by_words = std::all_of(rows.begin(), rows.end(), [](const Line& row) {
+    return !row.cells.empty() && (is_word(row.cells.front()) || names_base(row.cells.front()));
+  });
   std::vector<std::string> labels;
   if (!by_header && !by_words) return labels;
-  if (by_header) header.erase(header.begin());
+  if (by_header)
+    header.erase(header.begin());
   else if (!header.empty()) {
-    const auto longest = std::max_element(rows.begin(), rows.end(), [](const Line& a, const Line& b) { return a.cells.size() < b.cells.size(); });
+    const auto longest = std::max_element(rows.begin(), rows.end(), [](const Line& a, const Line& b) {
+      return a.cells.size() < b.cells.size();
+    });
     if (header.size() == longest->cells.size()) header.erase(header.begin());
   }
   for (Line& row : rows) {
@@ -136,9 +143,10 @@ std::vector<std::string> numbered_names(std::size_t count) {
   return names;
 }
 
-/// Which stage learns which task in a file of ours: the stage of its name; without such names one stage each in order,
-/// or a single one for all.
-std::vector<std::int64_t> learned_by_label(const std::vector<std::string>& names, const std::vector<std::string>& labels) {
+/// Which stage learns which task in a file of ours: the stage of its name; without such names one stage each
+/// in order, or a single one for all.
+std::vector<std::int64_t> learned_by_label(const std::vector<std::string>& names,
+                                           const std::vector<std::string>& labels) {
   const auto stages = static_cast<std::int64_t>(labels.size()) - 1;
   std::vector<std::int64_t> learned(names.size(), 0);
   bool named = false;
@@ -183,9 +191,12 @@ std::vector<Row> rows_of_json(const Json& value, const std::string& where) {
     if (!line.is_array()) throw DataError(place, "expected an array of numbers");
     Row row;
     for (const Json& cell : line) {
-      if (cell.is_null()) row.emplace_back();
-      else if (cell.is_number()) row.emplace_back(cell.get<double>());
-      else throw DataError(place, "expected a number or null, found " + dump_json(cell));
+      if (cell.is_null())
+        row.emplace_back();
+      else if (cell.is_number())
+        row.emplace_back(cell.get<double>());
+      else
+        throw DataError(place, "expected a number or null, found " + dump_json(cell));
     }
     rows.push_back(std::move(row));
   }
@@ -200,7 +211,8 @@ std::size_t longest_row(const std::vector<Row>& rows) {
 
 std::vector<std::string> names_of_json(const Json& tasks, const std::string& where) {
   std::vector<std::string> names;
-  for (const Json& task : tasks) names.push_back(task.is_string() ? task.get<std::string>() : json_text(task, "name", where));
+  for (const Json& task : tasks)
+    names.push_back(task.is_string() ? task.get<std::string>() : json_text(task, "name", where));
   return names;
 }
 
@@ -212,7 +224,8 @@ AccuracyMatrix matrix_from_text(std::string_view text, const std::string& where)
   std::vector<std::string> header;
   const auto& first = rows.front().cells;
   const auto words = std::count_if(first.begin(), first.end(), is_word);
-  const bool numbers = std::any_of(first.begin(), first.end(), [](const std::string& cell) { return number_in(cell).has_value(); });
+  const bool numbers = std::any_of(first.begin(), first.end(),
+                                   [](const std::string& cell) { return number_in(cell).has_value(); });
   if (words > 1 || (words == 1 && !numbers)) {
     header = first;
     rows.erase(rows.begin());
@@ -229,8 +242,9 @@ AccuracyMatrix matrix_from_text(std::string_view text, const std::string& where)
       row.push_back(value);
     }
     if (!header.empty() && row.size() > header.size())
-      throw DataError(where + ":" + std::to_string(line.number), std::to_string(row.size()) + " cells under " +
-                                                                     std::to_string(header.size()) + " names");
+      throw DataError(
+          where + ":" + std::to_string(line.number),
+          std::to_string(row.size()) + " cells under " + std::to_string(header.size()) + " names");
     values.push_back(std::move(row));
   }
   const std::size_t tasks = header.empty() ? longest_row(values) : header.size();
@@ -239,7 +253,8 @@ AccuracyMatrix matrix_from_text(std::string_view text, const std::string& where)
   if (header.empty()) header = numbered_names(tasks);
   if (has_base && labels.front().starts_with("0:")) {  // our own file: every stage has its row
     auto learned = learned_by_label(header, labels);
-    AccuracyMatrix matrix(std::move(header), static_cast<std::int64_t>(values.size()) - 1, std::move(learned));
+    AccuracyMatrix matrix(std::move(header), static_cast<std::int64_t>(values.size()) - 1,
+                          std::move(learned));
     fill(matrix, values, true);
     return matrix;
   }
@@ -253,10 +268,12 @@ AccuracyMatrix matrix_from_json(const Json& value, const std::string& where) {
   }
   const Json& matrix = json_array(value, "matrix", where);
   const std::vector<Row> rows = rows_of_json(matrix, where + ": matrix");
-  std::vector<std::string> names = value.contains("tasks") ? names_of_json(json_array(value, "tasks", where), where + ": tasks")
-                                                           : numbered_names(longest_row(rows));
+  std::vector<std::string> names = value.contains("tasks")
+                                       ? names_of_json(json_array(value, "tasks", where), where + ": tasks")
+                                       : numbered_names(longest_row(rows));
   if (names.empty() || names.size() > kMostTasks || longest_row(rows) > names.size())
-    throw DataError(where, "rows of " + std::to_string(longest_row(rows)) + " cells for " + std::to_string(names.size()) + " tasks");
+    throw DataError(where, "rows of " + std::to_string(longest_row(rows)) + " cells for " +
+                               std::to_string(names.size()) + " tasks");
   if (!value.contains("stages")) return assemble_plain(rows, std::move(names), false, where);
   std::vector<std::int64_t> learned(names.size(), 0);
   std::int64_t stage = 0;
@@ -265,7 +282,8 @@ AccuracyMatrix matrix_from_json(const Json& value, const std::string& where) {
     for (const Json& task : json_array(entry, "tasks", where + ": stages")) {
       if (!task.is_number_integer() || task.get<std::int64_t>() < 0 ||
           task.get<std::int64_t>() >= static_cast<std::int64_t>(names.size()))
-        throw DataError(where, "stage " + std::to_string(stage) + " trains " + dump_json(task) + ", which is no task");
+        throw DataError(
+            where, "stage " + std::to_string(stage) + " trains " + dump_json(task) + ", which is no task");
       std::int64_t& at = learned[task.get<std::size_t>()];
       if (at == 0) at = stage;
     }
@@ -277,10 +295,12 @@ AccuracyMatrix matrix_of_run(const Json& value, std::vector<std::string> tasks, 
                              std::vector<std::int64_t> learned_at, const std::string& where) {
   const std::vector<Row> rows = rows_of_json(value, where + ": matrix");
   if (rows.size() != static_cast<std::size_t>(stages) + 1)
-    throw DataError(where, std::to_string(rows.size()) + " rows for " + std::to_string(stages) + " stages and the base");
+    throw DataError(
+        where, std::to_string(rows.size()) + " rows for " + std::to_string(stages) + " stages and the base");
   for (const Row& row : rows)
     if (row.size() != tasks.size())
-      throw DataError(where, "a row of " + std::to_string(row.size()) + " cells for " + std::to_string(tasks.size()) + " tasks");
+      throw DataError(where, "a row of " + std::to_string(row.size()) + " cells for " +
+                                 std::to_string(tasks.size()) + " tasks");
   AccuracyMatrix matrix(std::move(tasks), stages, std::move(learned_at));
   fill(matrix, rows, true);
   return matrix;
@@ -288,7 +308,8 @@ AccuracyMatrix matrix_of_run(const Json& value, std::vector<std::string> tasks, 
 
 AccuracyMatrix read_matrix(const std::filesystem::path& path) {
   std::error_code ignored;
-  const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "result.json" : path;
+  const std::filesystem::path file =
+      std::filesystem::is_directory(path, ignored) ? path / "result.json" : path;
   const std::string text = read_file(file, kMostBytes);
   const std::string_view body = trimmed(text);
   const std::size_t start = body.find_first_not_of("\n \t\r");
@@ -300,7 +321,8 @@ AccuracyMatrix read_matrix(const std::filesystem::path& path) {
 std::vector<std::optional<double>> read_scores(const std::filesystem::path& file, std::int64_t tasks) {
   const AccuracyMatrix matrix = read_matrix(file);
   if (matrix.tasks() != tasks)
-    throw DataError(file.string(), "has scores of " + std::to_string(matrix.tasks()) + " tasks, " + std::to_string(tasks) + " are needed");
+    throw DataError(file.string(), "has scores of " + std::to_string(matrix.tasks()) + " tasks, " +
+                                       std::to_string(tasks) + " are needed");
   std::int64_t rows = 0;
   std::int64_t row = 0;
   for (std::int64_t i = 0; i <= matrix.stages(); ++i) {
@@ -323,7 +345,10 @@ std::string matrix_to_csv(const AccuracyMatrix& matrix, const std::vector<std::s
   for (std::int64_t i = 0; i <= matrix.stages(); ++i) {
     std::string name = "base";
     const auto at = static_cast<std::size_t>(i);
-    if (i > 0) name = at <= stages.size() ? stages[at - 1] : at <= matrix.names().size() ? matrix.names()[at - 1] : "stage";
+    if (i > 0)
+      name = at <= stages.size()           ? stages[at - 1]
+             : at <= matrix.names().size() ? matrix.names()[at - 1]
+                                           : "stage";
     out += "\n" + csv_field(std::to_string(i) + ":" + name);
     for (std::int64_t j = 0; j < matrix.tasks(); ++j) {
       const Cell cell = matrix.at(i, j);

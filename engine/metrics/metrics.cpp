@@ -8,7 +8,8 @@
 namespace mcit {
 namespace {
 
-/// Reads cells and remembers the first thing that was not there; a metric whose reader missed anything has no value.
+/// Reads cells and remembers the first thing that was not there; a metric whose reader missed anything has no
+/// value.
 class Reader {
  public:
   explicit Reader(const MetricInputs& inputs) : inputs_(inputs), r_(inputs.matrix) {}
@@ -47,7 +48,9 @@ class Reader {
   const std::string& missing() const { return missing_; }
 
  private:
-  std::string name(std::int64_t task) const { return "'" + r_.names().at(static_cast<std::size_t>(task)) + "'"; }
+  std::string name(std::int64_t task) const {
+    return "'" + r_.names().at(static_cast<std::size_t>(task)) + "'";
+  }
   double extra(const std::vector<std::optional<double>>& values, std::int64_t task, const char* what) {
     const auto j = static_cast<std::size_t>(task);
     if (j < values.size() && values[j]) return *values[j];
@@ -67,7 +70,9 @@ class Mean {
     count_ += weight;
   }
   bool empty() const { return count_ <= 0.0; }
-  double value(Reader& r, const char* when_empty) const { return empty() ? r.miss(when_empty) : sum_ / count_; }
+  double value(Reader& r, const char* when_empty) const {
+    return empty() ? r.miss(when_empty) : sum_ / count_;
+  }
 
  private:
   double sum_ = 0.0;
@@ -152,9 +157,8 @@ double bwt_all(Reader& r) {
 double forgetting_pclr(Reader& r) { return -bwt_earlier(r); }
 
 double forgetting_chaudhry(Reader& r) {
-  return over_earlier_tasks(r, [&](std::int64_t j) {
-    return best(r, j, r.learned(j), r.last() - 1) - r.final_score(j);
-  });
+  return over_earlier_tasks(
+      r, [&](std::int64_t j) { return best(r, j, r.learned(j), r.last() - 1) - r.final_score(j); });
 }
 
 double forgetting_mammoth(Reader& r) {
@@ -242,12 +246,14 @@ constexpr Better kLower = Better::lower;
 const std::vector<Definition>& definitions() {
   static const std::vector<Definition> all = {
       {{"acc", "ACC, AP, Last, MFN: mean final score", "1/T Σ_j R[T][j]", "CoIN; MCITlib (as MFN)", ""}, acc},
-      {{"maa", "MAA, MAP: mean average score", "1/T Σ_i 1/i Σ_{j≤i} R[i][j]", "CoIN; BranchLoRA; MCITlib; SMoLoRA", ""},
+      {{"maa", "MAA, MAP: mean average score", "1/T Σ_i 1/i Σ_{j≤i} R[i][j]",
+        "CoIN; BranchLoRA; MCITlib; SMoLoRA", ""},
        maa},
       {{"mft", "MFT, New: mean score right after learning", "1/T Σ_j R[j][j]", "MCITlib; PCLR", ""}, mft},
-      {{"bwt_T", "backward transfer, divided by T", "1/T Σ_j (R[T][j] - R[j][j])", "CoIN; BranchLoRA", ""}, bwt_all},
-      {{"bwt_T-1", "backward transfer, divided by T-1", "1/(T-1) Σ_{j<T} (R[T][j] - R[j][j])", "GEM; MCITlib; Mammoth",
-        ""},
+      {{"bwt_T", "backward transfer, divided by T", "1/T Σ_j (R[T][j] - R[j][j])", "CoIN; BranchLoRA", ""},
+       bwt_all},
+      {{"bwt_T-1", "backward transfer, divided by T-1", "1/(T-1) Σ_{j<T} (R[T][j] - R[j][j])",
+        "GEM; MCITlib; Mammoth", ""},
        bwt_earlier},
       {{"forgetting_pclr", "forgetting against the score when learned", "1/(T-1) Σ_{j<T} (R[j][j] - R[T][j])",
         "PCLR; RECAP", "", kLower},
@@ -261,13 +267,14 @@ const std::vector<Definition>& definitions() {
       {{"forgetting_avalanche", "forgetting over the tasks that were evaluated again",
         "mean over j with both of (R[j][j] - latest R[i>j][j])", "Avalanche", "", kLower},
        forgetting_avalanche},
-      {{"bwt_avalanche", "backward transfer over the tasks that were evaluated again", "- forgetting_avalanche",
-        "Avalanche", ""},
+      {{"bwt_avalanche", "backward transfer over the tasks that were evaluated again",
+        "- forgetting_avalanche", "Avalanche", ""},
        bwt_avalanche},
-      {{"bwt_diaz_rodriguez", "backward transfer over all later stages", "Σ_{i>j} (R[i][j] - R[j][j]) / (T(T-1)/2)",
-        "Díaz-Rodríguez et al. 2018", ""},
+      {{"bwt_diaz_rodriguez", "backward transfer over all later stages",
+        "Σ_{i>j} (R[i][j] - R[j][j]) / (T(T-1)/2)", "Díaz-Rodríguez et al. 2018", ""},
        bwt_diaz_rodriguez},
-      {{"positive_bwt", "positive backward transfer", "max(0, bwt_diaz_rodriguez)", "Díaz-Rodríguez et al. 2018", ""},
+      {{"positive_bwt", "positive backward transfer", "max(0, bwt_diaz_rodriguez)",
+        "Díaz-Rodríguez et al. 2018", ""},
        positive_bwt},
       {{"remembering", "remembering", "100 - |min(0, bwt_diaz_rodriguez)|", "Díaz-Rodríguez et al. 2018", ""},
        remembering},
@@ -277,8 +284,8 @@ const std::vector<Definition>& definitions() {
       {{"fwt_zero", "forward transfer against the untrained base", "1/(T-1) Σ_{j≥2} (R[j-1][j] - R[0][j])",
         "GEM, with the base as its b", kUpper},
        fwt_zero},
-      {{"fwt_gem", "forward transfer against a random model", "1/(T-1) Σ_{j≥2} (R[j-1][j] - b[j])", "GEM; Mammoth",
-        "baseline scores b"},
+      {{"fwt_gem", "forward transfer against a random model", "1/(T-1) Σ_{j≥2} (R[j-1][j] - b[j])",
+        "GEM; Mammoth", "baseline scores b"},
        fwt_gem},
       {{"fwt_diaz_rodriguez", "mean score on tasks not yet learned", "Σ_{i<j} R[i][j] / (T(T-1)/2)",
         "Díaz-Rodríguez et al. 2018; CLEAR", kUpper},
@@ -332,7 +339,8 @@ MetricValue compute_metric(std::string_view name, const MetricInputs& inputs) {
 
 std::vector<Metric> compute_metrics(const MetricInputs& inputs) {
   std::vector<Metric> all;
-  for (const Definition& definition : definitions()) all.push_back({definition.info, run(definition, inputs)});
+  for (const Definition& definition : definitions())
+    all.push_back({definition.info, run(definition, inputs)});
   return all;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-/// Every metric of continual learning that needs only the accuracy matrix, each under a name that says which of the
-/// printed definitions it is.
+/// Every metric of continual learning that needs only the accuracy matrix, each under a name that says which
+/// of the printed definitions it is.
 
 #include <cstdint>
 #include <optional>
@@ -15,7 +15,8 @@ namespace mcit {
 /// What metrics are computed from. Only the matrix is always needed.
 struct MetricInputs {
   AccuracyMatrix matrix;
-  std::vector<std::optional<double>> single;    ///< S[j]: percent on task j when it alone is trained from the base
+  std::vector<std::optional<double>>
+      single;  ///< S[j]: percent on task j when it alone is trained from the base
   std::vector<std::optional<double>> baseline;  ///< b[j]: percent on task j of a randomly initialised model
   std::vector<std::int64_t> test_examples;      ///< n[j]
 };
@@ -28,7 +29,7 @@ struct MetricInfo {
   std::string_view title;    ///< the words used in papers
   std::string_view formula;  ///< in the symbols above, for a plain stream (l[j] = j, L = T)
   std::string_view source;
-  std::string_view needs;    ///< beyond the lower triangle of the matrix; may be empty
+  std::string_view needs;  ///< beyond the lower triangle of the matrix; may be empty
   Better better = Better::higher;
 };
 

@@ -20,7 +20,8 @@ Json optional_json(const std::optional<double>& value) { return value ? Json(*va
 Json tasks_json(const std::vector<TaskResult>& tasks) {
   Json out = Json::array();
   for (const TaskResult& task : tasks)
-    out.push_back({{"name", task.name}, {"test_examples", task.test_examples}, {"chance", optional_json(task.chance)}});
+    out.push_back(
+        {{"name", task.name}, {"test_examples", task.test_examples}, {"chance", optional_json(task.chance)}});
   return out;
 }
 
@@ -42,7 +43,9 @@ Json metrics_json(const MetricInputs& inputs) {
   return out;
 }
 
-double rate(std::int64_t count, double seconds) { return seconds > 0.0 ? static_cast<double>(count) / seconds : 0.0; }
+double rate(std::int64_t count, double seconds) {
+  return seconds > 0.0 ? static_cast<double>(count) / seconds : 0.0;
+}
 
 Json cost_json(const StageCost& cost) {
   return {{"trainable_parameters", cost.trainable_parameters},
@@ -64,7 +67,9 @@ Json costs_json(const RunResult& result) {
     line.update(cost_json(stage.cost));
     stages.push_back(std::move(line));
   }
-  return {{"base_eval_seconds", result.base_eval_seconds}, {"stages", stages}, {"total", cost_json(result.total_cost())}};
+  return {{"base_eval_seconds", result.base_eval_seconds},
+          {"stages", stages},
+          {"total", cost_json(result.total_cost())}};
 }
 
 Json selector_json(const RunResult& result) {
@@ -99,7 +104,8 @@ Json provenance_json(const Provenance& p) {
           {"finished", p.finished.empty() ? Json(nullptr) : Json(p.finished)}};
 }
 
-/// Reads what is there into `out`; what is absent or null keeps its default. @throws DataError on another type.
+/// Reads what is there into `out`; what is absent or null keeps its default. @throws DataError on another
+/// type.
 template <class T>
 void take(const Json& object, const char* key, T& out, const std::string& where) {
   const auto found = object.find(key);
@@ -149,7 +155,8 @@ void read_stages(const Json& json, RunResult& result, const std::string& where) 
   const auto per_stage = costs.find("stages");
   const auto selector = json.find("selector_accuracy");
   for (std::size_t i = 0; i < result.stages.size(); ++i) {
-    if (per_stage != costs.end() && per_stage->is_array() && i < per_stage->size() && (*per_stage)[i].is_object())
+    if (per_stage != costs.end() && per_stage->is_array() && i < per_stage->size() &&
+        (*per_stage)[i].is_object())
       result.stages[i].cost = read_cost((*per_stage)[i], where + ": costs");
     if (selector != json.end() && selector->is_array() && i < selector->size())
       result.stages[i].selector_accuracy = optional_number((*selector)[i], where + ": selector_accuracy");
@@ -163,7 +170,8 @@ void read_counts(const Json& json, RunResult& result, const std::string& where) 
     if (!line.is_array()) throw DataError(where, "'counts' is not a matrix");
     auto& row = result.counts.emplace_back();
     for (const Json& cell : line) {
-      if (cell.is_null()) row.emplace_back();
+      if (cell.is_null())
+        row.emplace_back();
       else
         row.emplace_back(CellCount{json_number(cell, "score", where + ": counts"),
                                    json_integer(cell, "examples", where + ": counts")});
@@ -235,7 +243,8 @@ StageCost RunResult::total_cost() const {
   return total;
 }
 
-RunResult make_result(std::string suite, std::string strategy, std::uint64_t seed, std::vector<TaskResult> tasks,
+RunResult make_result(std::string suite, std::string strategy, std::uint64_t seed,
+                      std::vector<TaskResult> tasks,
                       std::vector<std::pair<std::string, std::vector<std::int64_t>>> stages) {
   RunResult result;
   result.suite = std::move(suite);
@@ -267,7 +276,8 @@ void write_result(const std::filesystem::path& file, const RunResult& result) {
   json["complete"] = result.complete;
   json["tasks"] = tasks_json(result.tasks);
   json["stages"] = Json::array();
-  for (const StageResult& stage : result.stages) json["stages"].push_back({{"name", stage.name}, {"tasks", stage.tasks}});
+  for (const StageResult& stage : result.stages)
+    json["stages"].push_back({{"name", stage.name}, {"tasks", stage.tasks}});
   json["matrix"] = matrix_to_json(result.matrix);
   json["matrix_restricted"] = matrix_to_json(result.matrix_restricted);
   json["counts"] = counts_json(result);
@@ -302,19 +312,23 @@ bool is_empty(const AccuracyMatrix& matrix) {
 
 MetricInputs read_metric_inputs(const std::filesystem::path& path, bool restricted) {
   const bool run = is_result(path);
-  MetricInputs inputs = run ? read_result(path).inputs(restricted) : MetricInputs{read_matrix(path), {}, {}, {}};
+  MetricInputs inputs =
+      run ? read_result(path).inputs(restricted) : MetricInputs{read_matrix(path), {}, {}, {}};
   if (restricted && (!run || is_empty(inputs.matrix)))
-    throw DataError(path.string(), "holds no matrix of restricted answers", "only runs whose tasks have answer sets do");
+    throw DataError(path.string(), "holds no matrix of restricted answers",
+                    "only runs whose tasks have answer sets do");
   return inputs;
 }
 
 RunResult read_result(const std::filesystem::path& path) {
   std::error_code ignored;
-  const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "result.json" : path;
+  const std::filesystem::path file =
+      std::filesystem::is_directory(path, ignored) ? path / "result.json" : path;
   const std::string where = file.string();
   const Json json = read_json(file);
   if (json_integer(json, "schema", where) > kSchema)
-    throw DataError(where, "is written in a newer schema than this mcit " MCIT_VERSION " knows", "use a newer mcit");
+    throw DataError(where, "is written in a newer schema than this mcit " MCIT_VERSION " knows",
+                    "use a newer mcit");
   RunResult result;
   result.suite = json_text(json, "suite", where);
   result.strategy = json_text(json, "strategy", where);
@@ -332,8 +346,8 @@ RunResult read_result(const std::filesystem::path& path) {
   for (std::int64_t j = 0; j < result.matrix.tasks(); ++j) learned_at.push_back(result.matrix.learned_at(j));
   result.matrix_restricted = AccuracyMatrix(result.task_names(), result.matrix.stages(), learned_at);
   if (json.contains("matrix_restricted"))
-    result.matrix_restricted =
-        matrix_of_run(json["matrix_restricted"], result.task_names(), result.matrix.stages(), learned_at, where);
+    result.matrix_restricted = matrix_of_run(json["matrix_restricted"], result.task_names(),
+                                             result.matrix.stages(), learned_at, where);
   read_counts(json, result, where);
   read_provenance(part(json, "provenance"), result.provenance, where + ": provenance");
   return result;

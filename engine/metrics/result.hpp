@@ -26,45 +26,46 @@ struct StageCost {
   std::int64_t trainable_parameters = 0;
   std::int64_t stored_parameters = 0;  ///< besides the base, needed for inference after this stage
   std::int64_t steps = 0;
-  std::int64_t examples = 0;           ///< seen in training, with repeats
-  std::int64_t tokens = 0;             ///< rows through the decoder in training
+  std::int64_t examples = 0;  ///< seen in training, with repeats
+  std::int64_t tokens = 0;    ///< rows through the decoder in training
   double train_seconds = 0.0;
   double eval_seconds = 0.0;
-  double peak_memory_mb = 0.0;         ///< of the process so far
+  double peak_memory_mb = 0.0;  ///< of the process so far
 };
 
 struct StageResult {
   std::string name;
-  std::vector<std::int64_t> tasks;            ///< 0-based
+  std::vector<std::int64_t> tasks;  ///< 0-based
   StageCost cost;
-  std::optional<double> selector_accuracy;    ///< percent of test rows whose selected task is the right one
+  std::optional<double> selector_accuracy;  ///< percent of test rows whose selected task is the right one
 };
 
 /// How often a cell's answers were right: percent = 100 score / examples.
 struct CellCount {
-  double score = 0.0;          ///< sum of the rows' scores, each 0..1
+  double score = 0.0;  ///< sum of the rows' scores, each 0..1
   std::int64_t examples = 0;
   bool operator==(const CellCount&) const = default;
 };
 
-/// Everything that explains the numbers, in the order it is written. Texts only, so that nothing is lost or rounded.
+/// Everything that explains the numbers, in the order it is written. Texts only, so that nothing is lost or
+/// rounded.
 struct Provenance {
-  std::string command;                        ///< as typed
-  std::string config;                         ///< resolved settings, TOML
+  std::string command;  ///< as typed
+  std::string config;   ///< resolved settings, TOML
   std::map<std::string, std::string> seeds;
-  std::string build;                          ///< build_info()
-  std::string build_tag;                      ///< what plugins must agree with
+  std::string build;      ///< build_info()
+  std::string build_tag;  ///< what plugins must agree with
   std::string plugin_file;
   std::string plugin_hash;
-  std::string model;                          ///< folder of the base
+  std::string model;  ///< folder of the base
   std::string model_hash;
-  std::map<std::string, std::string> data;    ///< file -> hash
+  std::map<std::string, std::string> data;  ///< file -> hash
   std::string device;
   std::string dtype;
   int threads = 0;
   Hardware hardware;
-  std::string started;                        ///< UTC
-  std::string finished;                       ///< UTC; empty while the run goes on
+  std::string started;   ///< UTC
+  std::string finished;  ///< UTC; empty while the run goes on
 };
 
 struct RunResult {
@@ -74,9 +75,9 @@ struct RunResult {
   bool complete = false;
   std::vector<TaskResult> tasks;
   std::vector<StageResult> stages;
-  double base_eval_seconds = 0.0;             ///< evaluation of the untrained base (row 0)
+  double base_eval_seconds = 0.0;  ///< evaluation of the untrained base (row 0)
   AccuracyMatrix matrix;
-  AccuracyMatrix matrix_restricted;           ///< answers restricted to the task's own answer set
+  AccuracyMatrix matrix_restricted;  ///< answers restricted to the task's own answer set
   /// counts[i][j], empty where the cell is missing; either no rows or one for each row of the matrix
   std::vector<std::vector<std::optional<CellCount>>> counts;
   Provenance provenance;
@@ -91,7 +92,8 @@ struct RunResult {
 };
 
 /// Tasks, stages and empty matrices of a run that is about to start.
-RunResult make_result(std::string suite, std::string strategy, std::uint64_t seed, std::vector<TaskResult> tasks,
+RunResult make_result(std::string suite, std::string strategy, std::uint64_t seed,
+                      std::vector<TaskResult> tasks,
                       std::vector<std::pair<std::string, std::vector<std::int64_t>>> stages);
 
 /// Atomically. Metrics are computed here from the matrices, never stored by hand.

@@ -12,7 +12,8 @@
 namespace mcit {
 namespace {
 
-constexpr const char* kSingle = "single";  // each task alone from the base: its last row says nothing about the others
+constexpr const char* kSingle =
+    "single";  // each task alone from the base: its last row says nothing about the others
 
 using Settings = std::map<std::string, std::string>;
 using Number = std::optional<double>;
@@ -135,7 +136,8 @@ std::string label_of(const Group& group, const std::vector<Group>& all) {
   }
   if (alone) return group.strategy;
   constexpr std::size_t kMostNamed = 2;
-  if (differing.empty() || differing.size() > kMostNamed) return group.strategy + " (" + group.runs.front()->path + ")";
+  if (differing.empty() || differing.size() > kMostNamed)
+    return group.strategy + " (" + group.runs.front()->path + ")";
   std::string what;
   for (const std::string& key : differing) {
     const auto found = group.settings.find(key);
@@ -152,7 +154,8 @@ std::vector<Group> grouped(const std::vector<const ComparedRun*>& runs) {
     const auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& group) {
       return group.strategy == run->result.strategy && group.settings == settings;
     });
-    if (same != groups.end()) same->runs.push_back(run);
+    if (same != groups.end())
+      same->runs.push_back(run);
     else
       groups.push_back({run->result.strategy, settings, {run}});
   }
@@ -177,7 +180,8 @@ void note_if_differing(const std::vector<const ComparedRun*>& runs, const char* 
   if (seen.size() > 1) notes.emplace_back(note);
 }
 
-std::vector<std::string> notes_on(const std::vector<const ComparedRun*>& runs, const std::vector<Group>& groups) {
+std::vector<std::string> notes_on(const std::vector<const ComparedRun*>& runs,
+                                  const std::vector<Group>& groups) {
   std::vector<std::string> notes;
   for (const ComparedRun* run : runs)
     if (!run->result.complete) notes.push_back(run->path + " is not finished");
@@ -185,26 +189,43 @@ std::vector<std::string> notes_on(const std::vector<const ComparedRun*>& runs, c
     std::set<std::uint64_t> seeds;
     for (const ComparedRun* run : group.runs)
       if (!seeds.insert(run->result.seed).second)
-        notes.push_back("seed " + std::to_string(run->result.seed) + " of " + group.strategy + " is there twice (" + run->path + ")");
+        notes.push_back("seed " + std::to_string(run->result.seed) + " of " + group.strategy +
+                        " is there twice (" + run->path + ")");
   }
-  note_if_differing(runs, "the runs start from different base models", [](const RunResult& r) { return r.provenance.model_hash; }, notes);
-  note_if_differing(runs, "the runs read different data files", [](const RunResult& r) {
-    std::string all;
-    for (const auto& [file, hash] : r.provenance.data) all.append(hash).append(" ");
-    return all;
-  }, notes);
-  note_if_differing(runs, "the test sets differ in size", [](const RunResult& r) {
-    std::string all;
-    for (const TaskResult& task : r.tasks) all.append(std::to_string(task.test_examples)).append(" ");
-    return all;
-  }, notes);
-  note_if_differing(runs, "the runs used different machines or numbers of threads: compare costs with care", [](const RunResult& r) {
-    return r.provenance.hardware.cpu.empty() ? std::string()
-                                             : r.provenance.hardware.cpu + "/" + std::to_string(r.provenance.threads) + "/" + r.provenance.device;
-  }, notes);
-  const bool has_single = std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.strategy == kSingle; });
-  notes.emplace_back(has_single ? "single: each task trained alone from the base; its row shows the scores right after training"
-                                : "plasticity needs a run of strategy single");
+  note_if_differing(
+      runs, "the runs start from different base models",
+      [](const RunResult& r) { return r.provenance.model_hash; }, notes);
+  note_if_differing(
+      runs, "the runs read different data files",
+      [](const RunResult& r) {
+        std::string all;
+        for (const auto& [file, hash] : r.provenance.data) all.append(hash).append(" ");
+        return all;
+      },
+      notes);
+  note_if_differing(
+      runs, "the test sets differ in size",
+      [](const RunResult& r) {
+        std::string all;
+        for (const TaskResult& task : r.tasks) all.append(std::to_string(task.test_examples)).append(" ");
+        return all;
+      },
+      notes);
+  note_if_differing(
+      runs, "the runs used different machines or numbers of threads: compare costs with care",
+      [](const RunResult& r) {
+        return r.provenance.hardware.cpu.empty()
+                   ? std::string()
+                   : r.provenance.hardware.cpu + "/" + std::to_string(r.provenance.threads) + "/" +
+                         r.provenance.device;
+      },
+      notes);
+  const bool has_single =
+      std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.strategy == kSingle; });
+  notes.emplace_back(
+      has_single
+          ? "single: each task trained alone from the base; its row shows the scores right after training"
+          : "plasticity needs a run of strategy single");
   return notes;
 }
 
@@ -228,7 +249,8 @@ Comparison compare_stream(const std::vector<const ComparedRun*>& runs) {
       for (const auto& [key, value] : numbers_of(run->result, single_scores(runs, run->result.seed)))
         if (value) values[key].push_back(*value);
     }
-    for (const ComparedColumn& column : comparison.columns) out.values.push_back(statistic(values[column.key]));
+    for (const ComparedColumn& column : comparison.columns)
+      out.values.push_back(statistic(values[column.key]));
     comparison.groups.push_back(std::move(out));
   }
   comparison.notes = notes_on(runs, groups);
@@ -255,9 +277,11 @@ std::vector<Comparison> compare_runs(const std::vector<ComparedRun>& runs) {
   std::vector<std::vector<const ComparedRun*>> streams;
   for (const ComparedRun& run : runs) {
     const auto same = std::find_if(streams.begin(), streams.end(), [&run](const auto& stream) {
-      return stream.front()->result.suite == run.result.suite && stream.front()->result.task_names() == run.result.task_names();
+      return stream.front()->result.suite == run.result.suite &&
+             stream.front()->result.task_names() == run.result.task_names();
     });
-    if (same != streams.end()) same->push_back(&run);
+    if (same != streams.end())
+      same->push_back(&run);
     else
       streams.push_back({&run});
   }

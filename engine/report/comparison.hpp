@@ -28,16 +28,16 @@ struct ComparedColumn {
   std::string title;  ///< in tables
   Section section = Section::quality;
   std::optional<Better> better;
-  int digits = 2;                ///< decimals
+  int digits = 2;  ///< decimals
 };
 
 /// Runs of one strategy with the same settings, one a seed.
 struct ComparedGroup {
-  std::string label;     ///< the strategy, and what sets it apart from the same strategy with other settings
+  std::string label;  ///< the strategy, and what sets it apart from the same strategy with other settings
   std::string strategy;
-  bool bound = false;    ///< zero_shot, single, joint: what others are measured against, never "best"
+  bool bound = false;  ///< zero_shot, single, joint: what others are measured against, never "best"
   std::vector<std::uint64_t> seeds;
-  std::vector<std::string> runs;  ///< where the results were read
+  std::vector<std::string> runs;                 ///< where the results were read
   std::vector<std::optional<Statistic>> values;  ///< one for each column
 };
 
@@ -48,7 +48,7 @@ struct Comparison {
   std::vector<std::optional<double>> chance;  ///< for each task
   std::vector<ComparedColumn> columns;
   std::vector<ComparedGroup> groups;  ///< in the order the runs were given
-  std::vector<std::string> notes;     ///< what a reader must know: differing bases, data, unfinished runs, …
+  std::vector<std::string> notes;  ///< what a reader must know: differing bases, data, unfinished runs, …
 };
 
 struct ComparedRun {
@@ -56,8 +56,9 @@ struct ComparedRun {
   RunResult result;
 };
 
-/// One comparison for each (suite, order of tasks): numbers of different streams never share a table. Plasticity is
-/// measured against the run of strategy "single" in the set, of the same seed where there is one.
+/// One comparison for each (suite, order of tasks): numbers of different streams never share a table.
+/// Plasticity is measured against the run of strategy "single" in the set, of the same seed where there is
+/// one.
 std::vector<Comparison> compare_runs(const std::vector<ComparedRun>& runs);
 
 /// "41.23 ± 0.52"; "–" for nothing.

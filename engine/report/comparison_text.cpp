@@ -46,7 +46,8 @@ std::vector<std::size_t> shown_columns(const Comparison& comparison, bool costs)
   std::vector<std::size_t> shown;
   for (std::size_t c = 0; c < comparison.columns.size(); ++c) {
     const Section section = comparison.columns[c].section;
-    if ((section == Section::cost) == costs && (section == Section::task || has_value(comparison, c))) shown.push_back(c);
+    if ((section == Section::cost) == costs && (section == Section::task || has_value(comparison, c)))
+      shown.push_back(c);
   }
   return shown;
 }
@@ -69,7 +70,8 @@ Table make_table(const Comparison& comparison, bool costs) {
     }
     table.row(std::move(cells));
   }
-  const bool chance = std::any_of(comparison.chance.begin(), comparison.chance.end(), [](const auto& c) { return c.has_value(); });
+  const bool chance = std::any_of(comparison.chance.begin(), comparison.chance.end(),
+                                  [](const auto& c) { return c.has_value(); });
   if (!costs && chance) {
     std::vector<TableCell> cells{{"(chance)", false}};
     if (seeds) cells.push_back({"", false});
@@ -109,7 +111,8 @@ Table costs_table(const Comparison& comparison) { return make_table(comparison, 
 std::string comparison_terminal(const std::vector<Comparison>& comparisons, int width, bool colours) {
   std::string out;
   if (comparisons.size() > 1)
-    out += "The runs belong to " + std::to_string(comparisons.size()) + " different streams; each has its own tables.\n\n";
+    out += "The runs belong to " + std::to_string(comparisons.size()) +
+           " different streams; each has its own tables.\n\n";
   for (const Comparison& comparison : comparisons) {
     if (&comparison != &comparisons.front()) out += '\n';
     out += comparison.suite + ": " + stream_text(comparison, " → ") + "\n\n";
@@ -138,13 +141,16 @@ std::string comparison_csv(const std::vector<Comparison>& comparisons) {
   for (const Comparison& comparison : comparisons) {
     for (const ComparedGroup& group : comparison.groups) {
       std::string seeds;
-      for (const std::uint64_t seed : group.seeds) seeds.append(seeds.empty() ? "" : " ").append(std::to_string(seed));
-      const std::string front = csv_field(comparison.suite) + "," + csv_field(group.strategy) + "," + csv_field(group.label) + "," + seeds + ",";
+      for (const std::uint64_t seed : group.seeds)
+        seeds.append(seeds.empty() ? "" : " ").append(std::to_string(seed));
+      const std::string front = csv_field(comparison.suite) + "," + csv_field(group.strategy) + "," +
+                                csv_field(group.label) + "," + seeds + ",";
       for (std::size_t c = 0; c < comparison.columns.size(); ++c) {
         const auto& value = group.values[c];
         if (!value) continue;
         out += front + csv_field(comparison.columns[c].key) + "," + shortest(value->mean) + "," +
-               (value->deviation ? shortest(*value->deviation) : "") + "," + std::to_string(value->runs) + "\n";
+               (value->deviation ? shortest(*value->deviation) : "") + "," + std::to_string(value->runs) +
+               "\n";
       }
     }
   }

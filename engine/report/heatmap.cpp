@@ -52,32 +52,43 @@ std::string hex(const Colour& c) {
 }
 
 /// Black on light cells, white on dark ones, by relative luminance.
-const char* ink_on(const Colour& c) { return 0.2126 * c.red + 0.7152 * c.green + 0.0722 * c.blue > 120.0 ? "#000" : "#fff"; }
+const char* ink_on(const Colour& c) {
+  return 0.2126 * c.red + 0.7152 * c.green + 0.0722 * c.blue > 120.0 ? "#000" : "#fff";
+}
 
 /// XML text; control characters, which XML cannot hold, become blanks.
 std::string escaped(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&quot;";
-    else out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else
+      out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
   }
   return out;
 }
 
-int text_width(const std::string& text) { return static_cast<int>(std::ceil(kAdvance * console::columns(text))); }
+int text_width(const std::string& text) {
+  return static_cast<int>(std::ceil(kAdvance * console::columns(text)));
+}
 
 struct Canvas {
   std::string body;
 
   void rectangle(int x, int y, int w, int h, const std::string& fill, const std::string& more = {}) {
-    body += "<rect x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\" width=\"" + std::to_string(w) +
-            "\" height=\"" + std::to_string(h) + "\" fill=\"" + fill + "\"" + more + "/>\n";
+    body += "<rect x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\" width=\"" +
+            std::to_string(w) + "\" height=\"" + std::to_string(h) + "\" fill=\"" + fill + "\"" + more +
+            "/>\n";
   }
   void text(int x, int y, const std::string& words, const std::string& more = {}) {
-    body += "<text x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\"" + more + ">" + escaped(words) + "</text>\n";
+    body += "<text x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\"" + more + ">" +
+            escaped(words) + "</text>\n";
   }
 };
 
@@ -88,7 +99,8 @@ void draw_cell(Canvas& canvas, int x, int y, const AccuracyMatrix::Cell& cell, b
   const std::string frame = learned ? " stroke=\"#d62728\" stroke-width=\"2\"" : " stroke=\"#fff\"";
   const int inset = learned ? 1 : 0;
   if (!cell) {
-    canvas.rectangle(x + inset, y + inset, kCellWidth - 2 * inset, kCellHeight - 2 * inset, "url(#missing)", frame);
+    canvas.rectangle(x + inset, y + inset, kCellWidth - 2 * inset, kCellHeight - 2 * inset, "url(#missing)",
+                     frame);
     return;
   }
   const Colour colour = colour_of(*cell);
@@ -108,12 +120,15 @@ void draw_scale(Canvas& canvas, int x, int y, int height) {
 
 }  // namespace
 
-std::string heatmap_svg(const AccuracyMatrix& matrix, const std::string& title, const std::vector<std::string>& stages) {
+std::string heatmap_svg(const AccuracyMatrix& matrix, const std::string& title,
+                        const std::vector<std::string>& stages) {
   const auto tasks = static_cast<int>(matrix.tasks());
   const auto rows = static_cast<int>(matrix.stages()) + 1;
   std::vector<std::string> labels{"base"};
   for (std::size_t i = 0; i + 1 < static_cast<std::size_t>(rows); ++i)
-    labels.push_back(i < stages.size() ? stages[i] : i < matrix.names().size() ? matrix.names()[i] : std::to_string(i + 1));
+    labels.push_back(i < stages.size()           ? stages[i]
+                     : i < matrix.names().size() ? matrix.names()[i]
+                                                 : std::to_string(i + 1));
   int label_width = text_width("after stage");
   for (const std::string& label : labels) label_width = std::max(label_width, text_width(label));
   int name_width = 0;
@@ -149,7 +164,8 @@ std::string heatmap_svg(const AccuracyMatrix& matrix, const std::string& title, 
 
   return "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + std::to_string(width) + "\" height=\"" +
          std::to_string(height) + "\" viewBox=\"0 0 " + std::to_string(width) + " " + std::to_string(height) +
-         "\" font-family=\"sans-serif\" font-size=\"" + std::to_string(kFont) + "\">\n<title>" + escaped(title) +
+         "\" font-family=\"sans-serif\" font-size=\"" + std::to_string(kFont) + "\">\n<title>" +
+         escaped(title) +
          "</title>\n<defs><pattern id=\"missing\" width=\"8\" height=\"8\" patternUnits=\"userSpaceOnUse\" "
          "patternTransform=\"rotate(45)\"><rect width=\"8\" height=\"8\" fill=\"#f4f4f4\"/><rect width=\"2\" "
          "height=\"8\" fill=\"#c8c8c8\"/></pattern></defs>\n" +

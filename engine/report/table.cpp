@@ -35,7 +35,8 @@ std::string markdown_field(const std::string& text) {
 }  // namespace
 
 void Table::row(std::vector<TableCell> cells) {
-  if (cells.size() != columns_.size()) throw std::invalid_argument("a table row needs one cell for each column");
+  if (cells.size() != columns_.size())
+    throw std::invalid_argument("a table row needs one cell for each column");
   rows_.push_back(std::move(cells));
 }
 
@@ -58,7 +59,8 @@ std::string Table::terminal(int width, bool colours) const {
     if (!out.empty()) out += '\n';
     std::string head;
     for (const std::size_t c : block)
-      head += (c == block.front() ? "" : std::string(kGap, ' ')) + padded(columns_[c].title, widths[c], columns_[c].right);
+      head += (c == block.front() ? "" : std::string(kGap, ' ')) +
+              padded(columns_[c].title, widths[c], columns_[c].right);
     out += bold(without_trailing_blanks(head), colours) + '\n';
     for (const auto& cells : rows_) {
       std::string line;

@@ -25,8 +25,8 @@ class Table {
   void row(std::vector<TableCell> cells);
   std::size_t rows() const { return rows_.size(); }
 
-  /// Aligned by terminal columns (UTF-8, wide characters). What does not fit in `width` goes on in further blocks, each
-  /// beginning with the first column again.
+  /// Aligned by terminal columns (UTF-8, wide characters). What does not fit in `width` goes on in further
+  /// blocks, each beginning with the first column again.
   std::string terminal(int width, bool colours) const;
   std::string markdown() const;
   std::string csv() const;

@@ -62,7 +62,8 @@ TEST_CASE("errors name file, line and key") {
                        Message("run.toml:6: train.steps: expected true or false, found 100"));
   CHECK_THROWS_MATCHES(train.integer("lr", 1), ConfigError,
                        Message("run.toml:5: train.lr: expected an integer, found 2e-04"));
-  CHECK_THROWS_MATCHES(train.numbers("order", {}), ConfigError, MessageMatches(ContainsSubstring("array of numbers")));
+  CHECK_THROWS_MATCHES(train.numbers("order", {}), ConfigError,
+                       MessageMatches(ContainsSubstring("array of numbers")));
   CHECK_THROWS_MATCHES(train.require_text("optimizer"), ConfigError,
                        Message("run.toml: train.optimizer: is missing: a text is needed"));
   CHECK_THROWS_MATCHES(train.integer("steps", 1, 1, 50), ConfigError,
@@ -71,8 +72,10 @@ TEST_CASE("errors name file, line and key") {
                        Message("run.toml:5: train.lr: must be at least 0.001, found 2e-04"));
   CHECK_THROWS_MATCHES(config.choice("suite", "mini", {"mini", "mini8"}), ConfigError,
                        Message("run.toml:2: suite: unknown value 'mini4'; did you mean 'mini'?"));
-  CHECK_THROWS_MATCHES(config.child("suite"), ConfigError, MessageMatches(ContainsSubstring("expected a table")));
-  CHECK_THROWS_MATCHES(config.children("train"), ConfigError, MessageMatches(ContainsSubstring("array of tables")));
+  CHECK_THROWS_MATCHES(config.child("suite"), ConfigError,
+                       MessageMatches(ContainsSubstring("expected a table")));
+  CHECK_THROWS_MATCHES(config.children("train"), ConfigError,
+                       MessageMatches(ContainsSubstring("array of tables")));
   CHECK(config.children("tasks")[1].where("name") == "run.toml:14: tasks.1.name");
 }
 
@@ -102,14 +105,16 @@ TEST_CASE("a key that nobody asks for is an error with a near name") {
 
   const Config table = Config::parse("[tran]\nlr = 1\n", "run.toml");
   table.child("train");
-  CHECK_THROWS_MATCHES(table.finish(), ConfigError, Message("run.toml:1: tran: unknown key; did you mean 'train'?"));
+  CHECK_THROWS_MATCHES(table.finish(), ConfigError,
+                       Message("run.toml:1: tran: unknown key; did you mean 'train'?"));
 
   const Config rows = run();
   rows.integer("seed", 0);
   rows.text("suite", "");
   rows.child("train").params();
   for (const Config& task : rows.children("tasks")) task.require_text("name");
-  CHECK_THROWS_MATCHES(rows.finish(), ConfigError, Message("run.toml:15: tasks.1.weight: unknown key; known: name"));
+  CHECK_THROWS_MATCHES(rows.finish(), ConfigError,
+                       Message("run.toml:15: tasks.1.weight: unknown key; known: name"));
 }
 
 TEST_CASE("overrides are TOML, or else a text") {
@@ -130,10 +135,13 @@ TEST_CASE("overrides are TOML, or else a text") {
   CHECK(config.child("data").text("root", "") == "../pictures");
   CHECK_THROWS_MATCHES(config.child("train").flag("lr", false), ConfigError,
                        Message("--set: train.lr: expected true or false, found 0.001"));
-  CHECK_THROWS_MATCHES(config.set("train.lr"), ConfigError, MessageMatches(ContainsSubstring("expected key=value")));
+  CHECK_THROWS_MATCHES(config.set("train.lr"), ConfigError,
+                       MessageMatches(ContainsSubstring("expected key=value")));
   CHECK_THROWS_MATCHES(config.set("train..lr=1"), ConfigError, MessageMatches(ContainsSubstring("empty")));
-  CHECK_THROWS_MATCHES(config.set("suite.x=1"), ConfigError, MessageMatches(ContainsSubstring("'suite' is \"mini\", not a table")));
-  CHECK_THROWS_MATCHES(config.set("tasks.2.name=x"), ConfigError, MessageMatches(ContainsSubstring("it has 2, counted from 0")));
+  CHECK_THROWS_MATCHES(config.set("suite.x=1"), ConfigError,
+                       MessageMatches(ContainsSubstring("'suite' is \"mini\", not a table")));
+  CHECK_THROWS_MATCHES(config.set("tasks.2.name=x"), ConfigError,
+                       MessageMatches(ContainsSubstring("it has 2, counted from 0")));
   // A value cannot smuggle in another key.
   config.set("suite=1\nseed = 99");
   CHECK(config.integer("seed", 0) == 3);
@@ -161,7 +169,8 @@ TEST_CASE("resolved() holds defaults and reads back as the same settings") {
   config.child("train").number("decay", 1e-9);
   config.child("train").number("limit", std::numeric_limits<double>::infinity());
   config.child("log").child("file").flag("on", true);
-  config.child("strategy").adopt({{"rank", std::int64_t{8}}, {"targets", std::vector<std::string>{"q_proj"}}});
+  config.child("strategy")
+      .adopt({{"rank", std::int64_t{8}}, {"targets", std::vector<std::string>{"q_proj"}}});
   config.children("tasks")[0].child("scorer").text("name", "vqa");
   const std::string text = config.resolved();
   const Config back = Config::parse(text, "resolved.toml");
@@ -180,7 +189,9 @@ TEST_CASE("resolved() holds defaults and reads back as the same settings") {
 
 TEST_CASE("a strategy's table becomes its parameters") {
   const Config config = Config::parse(
-      "[strategy]\nname = \"ewc\"\nlambda = 5000\nrate = 0.5\non = true\nlayers = [1, 2.5]\ntargets = [\"a\"]\n", "run.toml");
+      "[strategy]\nname = \"ewc\"\nlambda = 5000\nrate = 0.5\non = true\nlayers = [1, 2.5]\ntargets = "
+      "[\"a\"]\n",
+      "run.toml");
   const auto values = config.child("strategy").params();
   CHECK(values.at("name") == Params::Value(std::string("ewc")));
   CHECK(values.at("lambda") == Params::Value(std::int64_t{5000}));
@@ -189,8 +200,10 @@ TEST_CASE("a strategy's table becomes its parameters") {
   CHECK(values.at("layers") == Params::Value(std::vector<double>{1.0, 2.5}));
   CHECK(values.at("targets") == Params::Value(std::vector<std::string>{"a"}));
   CHECK_NOTHROW(config.finish());
-  CHECK_THROWS_AS(Config::parse("[strategy.inner]\nx = 1\n", "run.toml").child("strategy").params(), ConfigError);
-  CHECK_THROWS_AS(Config::parse("[strategy]\nx = [1, \"a\"]\n", "run.toml").child("strategy").params(), ConfigError);
+  CHECK_THROWS_AS(Config::parse("[strategy.inner]\nx = 1\n", "run.toml").child("strategy").params(),
+                  ConfigError);
+  CHECK_THROWS_AS(Config::parse("[strategy]\nx = [1, \"a\"]\n", "run.toml").child("strategy").params(),
+                  ConfigError);
 }
 
 TEST_CASE("values() lists everything given by full key") {

@@ -1,10 +1,12 @@
 #include "core/console.hpp"
 
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <csignal>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "core/log.hpp"
 #include "core/progress.hpp"
@@ -64,8 +66,30 @@ TEST_CASE("the console is plain, the file has times and levels") {
   CHECK(test::slurp(folder / "err") == "loaded 3 rows of {braces} 100%\nwarning: odd\nerror: broken\n");
   const std::string file = test::slurp(folder / "log.txt");
   CHECK_THAT(file, ContainsSubstring(" debug detail\n"));
-  CHECK_THAT(file, Matches("(.|\n)*\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d\\.\\d{3} info  loaded 3 rows of \\{braces\\} 100%\n(.|\n)*"));
+  CHECK_THAT(file, Matches("(.|\n)*\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d\\.\\d{3} info  loaded 3 rows of "
+                           "\\{braces\\} 100%\n(.|\n)*"));
   CHECK_THROWS_AS(log::add_file("/dev/null/log.txt"), DataError);
+}
+
+TEST_CASE("a log file that cannot grow is given up, the run goes on") {
+  const test::TemporaryFolder folder;
+  log::add_file(folder / "log.txt");
+  rlimit old{};
+  ::getrlimit(RLIMIT_FSIZE, &old);
+  std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{100, old.rlim_max};
+  {
+    const Capture capture(folder / "err");
+    log::to_console();
+    ::setrlimit(RLIMIT_FSIZE, &small);
+    log::debug(std::string(200, 'x'));
+    log::debug(std::string(200, 'x'));
+    ::setrlimit(RLIMIT_FSIZE, &old);
+    log::info("still here");
+    log::to_console(log::Level::off);
+  }
+  log::close_files();
+  CHECK_THAT(test::slurp(folder / "err"), Matches("warning: log file: .*\nstill here\n"));
 }
 
 TEST_CASE("a log line goes above the status line and does not tear it") {

@@ -78,14 +78,17 @@ TEST_CASE("without commit, and after a failed write, the old content stays") {
 
 TEST_CASE("unreadable and unwritable places are named") {
   const test::TemporaryFolder folder;
-  CHECK_THROWS_MATCHES(read_file(folder / "none"), DataError, MessageMatches(ContainsSubstring("none: cannot open: ")));
+  CHECK_THROWS_MATCHES(read_file(folder / "none"), DataError,
+                       MessageMatches(ContainsSubstring("none: cannot open: ")));
   CHECK_THROWS_MATCHES(read_file(folder.path()), DataError, MessageMatches(ContainsSubstring("is a folder")));
   test::write(folder / "long", std::string(100, 'x'));
   CHECK_THROWS_MATCHES(read_file(folder / "long", 99), DataError,
                        MessageMatches(ContainsSubstring("has 100 bytes, at most 99 are expected here")));
   CHECK(read_file(folder / "long", 100).size() == 100);
-  CHECK_THROWS_MATCHES(write_atomic(folder / "long/x", "y"), DataError, MessageMatches(ContainsSubstring("cannot make the folder")));
-  CHECK_THROWS_MATCHES(read_file("/dev/null"), DataError, MessageMatches(ContainsSubstring("is not a regular file")));
+  CHECK_THROWS_MATCHES(write_atomic(folder / "long/x", "y"), DataError,
+                       MessageMatches(ContainsSubstring("cannot make the folder")));
+  CHECK_THROWS_MATCHES(read_file("/dev/null"), DataError,
+                       MessageMatches(ContainsSubstring("is not a regular file")));
 }
 
 TEST_CASE("lines are appended, and a resumed run cuts what came after its snapshot") {
@@ -143,8 +146,10 @@ TEST_CASE("the user's cache follows the XDG rule") {
   CHECK(user_cache_dir() == "/tmp/cache/mcit");
   ::setenv("XDG_CACHE_HOME", "relative", 1);  // to be ignored
   CHECK(user_cache_dir() == std::filesystem::path(std::getenv("HOME")) / ".cache/mcit");
-  if (old == nullptr) ::unsetenv("XDG_CACHE_HOME");
-  else ::setenv("XDG_CACHE_HOME", kept.c_str(), 1);
+  if (old == nullptr)
+    ::unsetenv("XDG_CACHE_HOME");
+  else
+    ::setenv("XDG_CACHE_HOME", kept.c_str(), 1);
 }
 
 TEST_CASE("free space and the executable's folder are found") {
@@ -159,28 +164,36 @@ TEST_CASE("a run has its folder to itself") {
   {
     const RunDir run = RunDir::create(root);
     CHECK(run.predictions(3, "text/vqa ü").filename() == "03_text_vqa___.jsonl");
-    CHECK_THROWS_MATCHES(RunDir::open(root), ConfigError, MessageMatches(ContainsSubstring("another process")));
+    CHECK_THROWS_MATCHES(RunDir::open(root), ConfigError,
+                         MessageMatches(ContainsSubstring("another process")));
   }
   CHECK_NOTHROW(RunDir::create(root));  // nothing but the lock was written
   write_atomic(root / "result.json", "{}");
-  CHECK_THROWS_MATCHES(RunDir::create(root), ConfigError, MessageMatches(ContainsSubstring("already holds a run")));
+  CHECK_THROWS_MATCHES(RunDir::create(root), ConfigError,
+                       MessageMatches(ContainsSubstring("already holds a run")));
   { const RunDir again = RunDir::open(root); }
   write_atomic(root / "predictions/00_x.jsonl", "");
   { const RunDir replaced = RunDir::overwrite(root); }
   CHECK(entries(root) == 1);
   write_atomic(root / "thesis.tex", "");
-  CHECK_THROWS_MATCHES(RunDir::overwrite(root), ConfigError, MessageMatches(ContainsSubstring("holds 'thesis.tex'")));
+  CHECK_THROWS_MATCHES(RunDir::overwrite(root), ConfigError,
+                       MessageMatches(ContainsSubstring("holds 'thesis.tex'")));
   CHECK(std::filesystem::exists(root / "thesis.tex"));
 }
 
 TEST_CASE("a foreign folder is refused") {
   const test::TemporaryFolder folder;
   test::write(folder / "letter.txt", "dear");
-  CHECK_THROWS_MATCHES(RunDir::create(folder.path()), ConfigError, MessageMatches(ContainsSubstring("is not empty and not a run")));
-  CHECK_THROWS_MATCHES(RunDir::overwrite(folder.path()), ConfigError, MessageMatches(ContainsSubstring("is not empty and not a run")));
-  CHECK_THROWS_MATCHES(RunDir::open(folder.path()), ConfigError, MessageMatches(ContainsSubstring("is not a run of mcit")));
-  CHECK_THROWS_MATCHES(RunDir::open(folder / "none"), ConfigError, MessageMatches(ContainsSubstring("no such folder")));
-  CHECK_THROWS_MATCHES(RunDir::create(folder / "letter.txt"), ConfigError, MessageMatches(ContainsSubstring("is a file")));
+  CHECK_THROWS_MATCHES(RunDir::create(folder.path()), ConfigError,
+                       MessageMatches(ContainsSubstring("is not empty and not a run")));
+  CHECK_THROWS_MATCHES(RunDir::overwrite(folder.path()), ConfigError,
+                       MessageMatches(ContainsSubstring("is not empty and not a run")));
+  CHECK_THROWS_MATCHES(RunDir::open(folder.path()), ConfigError,
+                       MessageMatches(ContainsSubstring("is not a run of mcit")));
+  CHECK_THROWS_MATCHES(RunDir::open(folder / "none"), ConfigError,
+                       MessageMatches(ContainsSubstring("no such folder")));
+  CHECK_THROWS_MATCHES(RunDir::create(folder / "letter.txt"), ConfigError,
+                       MessageMatches(ContainsSubstring("is a file")));
   CHECK(entries(folder.path()) == 1);
 }
 

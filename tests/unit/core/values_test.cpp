@@ -29,7 +29,8 @@ TEST_CASE("hashes are those of XXH3-128") {
   CHECK(Hasher().hex() == "99aa06d3014798d86001c324468d497f");
   const std::string text(10000, 'x');
   XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits(text.data(), text.size()));  // one-shot function of the library
+  XXH128_canonicalFromHash(&canonical,
+                           XXH3_128bits(text.data(), text.size()));  // one-shot function of the library
   std::string expected;
   for (const unsigned char byte : canonical.digest) {
     constexpr std::string_view kDigits = "0123456789abcdef";
@@ -52,12 +53,14 @@ TEST_CASE("fields and numbers enter a hash in one reading only") {
 }
 
 TEST_CASE("random bits are those of the published generators") {
-  // First outputs of splitmix64.c for seed 1234567, as listed at rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64.
+  // First outputs of splitmix64.c for seed 1234567, as listed at
+  // rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64.
   std::uint64_t state = 1234567;
   CHECK(splitmix64(state) == 6457827717110365317ULL);
   CHECK(splitmix64(state) == 3203168211198807973ULL);
   CHECK(splitmix64(state) == 9817491932198370423ULL);
-  // xoshiro256starstar.c (Blackman, Vigna) with its state filled by splitmix64.c from 42, written down in Python.
+  // xoshiro256starstar.c (Blackman, Vigna) with its state filled by splitmix64.c from 42, written down in
+  // Python.
   Rng rng(42);
   CHECK(rng.next() == 1546998764402558742ULL);
   CHECK(rng.next() == 6990951692964543102ULL);
@@ -65,9 +68,11 @@ TEST_CASE("random bits are those of the published generators") {
 }
 
 TEST_CASE("normal numbers follow the polar method to the last digit") {
-  // The method in Python on the same bits, logarithm and root with 40 decimal digits, rounded once at the end.
+  // The method in Python on the same bits, logarithm and root with 40 decimal digits, rounded once at the
+  // end.
   Rng rng(7);
-  for (const double expected : {0.9643618527255184, -0.3039301238656567, 0.3047943583263868, -1.7010190714940672})
+  for (const double expected :
+       {0.9643618527255184, -0.3039301238656567, 0.3047943583263868, -1.7010190714940672})
     CHECK(std::abs(rng.normal() - expected) <= 4e-16 * std::abs(expected));
   double sum = 0.0;
   double squares = 0.0;
@@ -115,7 +120,8 @@ TEST_CASE("seeds of different purposes differ, and are known when the program is
   static_assert(derive(1, {}) != derive(1, {0}));
   std::set<std::uint64_t> seen;
   for (int seed = 0; seed < 100; ++seed)
-    for (int stage = 0; stage < 100; ++stage) seen.insert(derive(static_cast<std::uint64_t>(seed), {"stage", stage}));
+    for (int stage = 0; stage < 100; ++stage)
+      seen.insert(derive(static_cast<std::uint64_t>(seed), {"stage", stage}));
   CHECK(seen.size() == 10000);
 }
 
@@ -127,25 +133,33 @@ TEST_CASE("JSON keeps order and writes the same bytes") {
 }
 
 TEST_CASE("bad JSON is told with file, line and column") {
-  CHECK_THROWS_MATCHES(parse_json("{\"a\": 1,\n \"b\" 2}", "x.json"), DataError, MessageMatches(ContainsSubstring("x.json:2:6: not JSON: ")));
-  CHECK_THROWS_MATCHES(parse_json("[1, 2", "x.json"), DataError, MessageMatches(ContainsSubstring("x.json:1:")));
-  CHECK_THROWS_MATCHES(parse_json("", "x.json"), DataError, MessageMatches(ContainsSubstring("x.json:1:1: not JSON")));
-  CHECK_THROWS_MATCHES(parse_json("[1e999]", "x.json"), DataError, MessageMatches(ContainsSubstring("not JSON")));
+  CHECK_THROWS_MATCHES(parse_json("{\"a\": 1,\n \"b\" 2}", "x.json"), DataError,
+                       MessageMatches(ContainsSubstring("x.json:2:6: not JSON: ")));
+  CHECK_THROWS_MATCHES(parse_json("[1, 2", "x.json"), DataError,
+                       MessageMatches(ContainsSubstring("x.json:1:")));
+  CHECK_THROWS_MATCHES(parse_json("", "x.json"), DataError,
+                       MessageMatches(ContainsSubstring("x.json:1:1: not JSON")));
+  CHECK_THROWS_MATCHES(parse_json("[1e999]", "x.json"), DataError,
+                       MessageMatches(ContainsSubstring("not JSON")));
   CHECK_THROWS_MATCHES(parse_json(std::string(100000, '['), "x.json"), DataError,
                        Message("x.json:1:65: nested deeper than 64 levels"));
   CHECK_NOTHROW(parse_json("[\"" + std::string(1000, '[') + "\"]", "x.json"));
-  CHECK_THROWS_MATCHES(parse_json("[1, 2]", "x.json", {5}), DataError, MessageMatches(ContainsSubstring("has 6 bytes")));
+  CHECK_THROWS_MATCHES(parse_json("[1, 2]", "x.json", {5}), DataError,
+                       MessageMatches(ContainsSubstring("has 6 bytes")));
 }
 
 TEST_CASE("members are asked for by name and type") {
-  const Json value = parse_json("{\"n\": 3, \"x\": 0.5, \"t\": \"hi\", \"a\": [], \"big\": 18446744073709551615}", "x.json");
+  const Json value =
+      parse_json("{\"n\": 3, \"x\": 0.5, \"t\": \"hi\", \"a\": [], \"big\": 18446744073709551615}", "x.json");
   CHECK(json_integer(value, "n", "x.json") == 3);
   CHECK(json_number(value, "n", "x.json") == 3.0);
   CHECK(json_number(value, "x", "x.json") == 0.5);
   CHECK(json_text(value, "t", "x.json") == "hi");
   CHECK(json_array(value, "a", "x.json").empty());
-  CHECK_THROWS_MATCHES(json_text(value, "n", "x.json"), DataError, Message("x.json: 'n': expected a text, found number"));
-  CHECK_THROWS_MATCHES(json_text(value, "none", "x.json: row 4"), DataError, Message("x.json: row 4: 'none' is missing"));
+  CHECK_THROWS_MATCHES(json_text(value, "n", "x.json"), DataError,
+                       Message("x.json: 'n': expected a text, found number"));
+  CHECK_THROWS_MATCHES(json_text(value, "none", "x.json: row 4"), DataError,
+                       Message("x.json: row 4: 'none' is missing"));
   CHECK_THROWS_AS(json_integer(value, "big", "x.json"), DataError);
   CHECK_THROWS_AS(json_integer(value, "x", "x.json"), DataError);
   CHECK_THROWS_AS(json_object(value, "a", "x.json"), DataError);

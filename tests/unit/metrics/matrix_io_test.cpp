@@ -38,12 +38,17 @@ TEST_CASE("the same matrix in every dress") {
   CHECK(text("a,b\n50,\n40,60\n") == plain);
   CHECK(text("a;b\n50\n40;60\n") == plain);
   CHECK(text("a\tb\r\n50\t-\r\n40\t60\r\n") == plain);
-  CHECK(text("\xef\xbb\xbf" "a, b\n50.0 %, nan\n+40, 60%\n\n# from table 3\n") == plain);
+  CHECK(text("\xef\xbb\xbf"
+             "a, b\n50.0 %, nan\n+40, 60%\n\n# from table 3\n") == plain);
   CHECK(text("| after | a | b |\n|---|---:|---:|\n| a | 50 | – |\n| b | 40 | **60** |\n") == plain);
   CHECK(text("stage,a,b\n1,50,\n2,40,60\n") == plain);
   CHECK(text(",a,b\nfirst,50,\nsecond,40,60\n") == plain);
-  CHECK(matrix_from_json(parse_json("{\"tasks\": [\"a\", \"b\"], \"matrix\": [[50, null], [40, 60]]}", "m"), "m") == plain);
-  CHECK(matrix_from_json(parse_json("{\"tasks\": [{\"name\": \"a\"}, {\"name\": \"b\"}], \"matrix\": [[50], [40, 60]]}", "m"), "m") == plain);
+  CHECK(matrix_from_json(parse_json("{\"tasks\": [\"a\", \"b\"], \"matrix\": [[50, null], [40, 60]]}", "m"),
+                         "m") == plain);
+  CHECK(matrix_from_json(
+            parse_json("{\"tasks\": [{\"name\": \"a\"}, {\"name\": \"b\"}], \"matrix\": [[50], [40, 60]]}",
+                       "m"),
+            "m") == plain);
   CHECK(text("-5 1\n\u22125 2\n").at(2, 0) == -5.0);  // a typographic minus
 }
 
@@ -70,16 +75,20 @@ TEST_CASE("what is no matrix is told with its line") {
   CHECK_THROWS_MATCHES(text("a b\n"), DataError, Message("m.txt: there is a header but no row of numbers"));
   CHECK_THROWS_MATCHES(text("1 2\n3 4x\n"), DataError, Message("m.txt:2: '4x' is not a number"));
   CHECK_THROWS_MATCHES(text("a b\n1 2\n3 4 5\n"), DataError, Message("m.txt:3: 3 cells under 2 names"));
-  CHECK_THROWS_MATCHES(text("1 2\n3 4\n5 6\n7 8\n"), DataError, MessageMatches(ContainsSubstring("4 rows for 2 tasks")));
-  CHECK_THROWS_MATCHES(text("1 inf\n3 4\n"), DataError, MessageMatches(ContainsSubstring("'inf' is not a number")));
+  CHECK_THROWS_MATCHES(text("1 2\n3 4\n5 6\n7 8\n"), DataError,
+                       MessageMatches(ContainsSubstring("4 rows for 2 tasks")));
+  CHECK_THROWS_MATCHES(text("1 inf\n3 4\n"), DataError,
+                       MessageMatches(ContainsSubstring("'inf' is not a number")));
   const auto json = [](const char* bytes) { return matrix_from_json(parse_json(bytes, "m"), "m.json"); };
   CHECK_THROWS_MATCHES(json("{}"), DataError, Message("m.json: 'matrix' is missing"));
   CHECK_THROWS_MATCHES(json("[]"), DataError, MessageMatches(ContainsSubstring("expected an array of rows")));
-  CHECK_THROWS_MATCHES(json("[[1], [2, \"x\"]]"), DataError, Message("m.json: row 2: expected a number or null, found \"x\""));
+  CHECK_THROWS_MATCHES(json("[[1], [2, \"x\"]]"), DataError,
+                       Message("m.json: row 2: expected a number or null, found \"x\""));
   CHECK_THROWS_MATCHES(json("[[1], 2]"), DataError, Message("m.json: row 2: expected an array of numbers"));
-  CHECK_THROWS_MATCHES(json("{\"tasks\": [\"a\"], \"matrix\": [[1, 2]]}"), DataError, MessageMatches(ContainsSubstring("rows of 2 cells for 1 tasks")));
-  CHECK_THROWS_MATCHES(json("{\"tasks\": [\"a\"], \"stages\": [{\"tasks\": [1]}], \"matrix\": [[1], [2]]}"), DataError,
-                       MessageMatches(ContainsSubstring("stage 1 trains 1, which is no task")));
+  CHECK_THROWS_MATCHES(json("{\"tasks\": [\"a\"], \"matrix\": [[1, 2]]}"), DataError,
+                       MessageMatches(ContainsSubstring("rows of 2 cells for 1 tasks")));
+  CHECK_THROWS_MATCHES(json("{\"tasks\": [\"a\"], \"stages\": [{\"tasks\": [1]}], \"matrix\": [[1], [2]]}"),
+                       DataError, MessageMatches(ContainsSubstring("stage 1 trains 1, which is no task")));
   CHECK_THROWS_MATCHES(json("{\"tasks\": [\"a\"], \"stages\": [], \"matrix\": [[1], [2]]}"), DataError,
                        MessageMatches(ContainsSubstring("2 rows for 0 stages and the base")));
 }
@@ -90,7 +99,9 @@ TEST_CASE("matrix.csv reads back as it was, missing cells and odd names included
   m.set(1, 0, 100.0);
   m.set(3, 2, 1e-9);
   CHECK(matrix_from_text(matrix_to_csv(m), "m") == m);
-  CHECK(matrix_to_csv(m) == "stage,vqa,\"a, \"\"b\"\"\",c\n0:base,0.3333333333333333,,\n1:vqa,100,,\n\"2:a, \"\"b\"\"\",,,\n3:c,,,1e-09\n");
+  CHECK(matrix_to_csv(m) ==
+        "stage,vqa,\"a, \"\"b\"\"\",c\n0:base,0.3333333333333333,,\n1:vqa,100,,\n\"2:a, "
+        "\"\"b\"\"\",,,\n3:c,,,1e-09\n");
   AccuracyMatrix joint({"a", "b"}, 1, {1, 1});
   joint.set(1, 1, 50.0);
   CHECK(matrix_from_text(matrix_to_csv(joint, {"joint"}), "m") == joint);
@@ -105,7 +116,8 @@ TEST_CASE("files are told apart by content") {
   test::write(folder / "b", "50\n40 60\n");
   CHECK(read_matrix(folder / "a") == read_matrix(folder / "b"));
   CHECK_THROWS_AS(read_matrix(folder / "c"), DataError);
-  CHECK_THROWS_MATCHES(read_matrix(folder.path()), DataError, MessageMatches(ContainsSubstring("result.json")));
+  CHECK_THROWS_MATCHES(read_matrix(folder.path()), DataError,
+                       MessageMatches(ContainsSubstring("result.json")));
 }
 
 TEST_CASE("single-task scores are one row, or the diagonal of a run") {
@@ -114,7 +126,8 @@ TEST_CASE("single-task scores are one row, or the diagonal of a run") {
   test::write(folder / "square", "1 2 3\n4 5 6\n7 8 9\n");
   CHECK(read_scores(folder / "row", 3) == std::vector<std::optional<double>>{91.67, 90.83, 57.87});
   CHECK(read_scores(folder / "square", 3) == std::vector<std::optional<double>>{1.0, 5.0, 9.0});
-  CHECK_THROWS_MATCHES(read_scores(folder / "row", 4), DataError, MessageMatches(ContainsSubstring("has scores of 3 tasks, 4 are needed")));
+  CHECK_THROWS_MATCHES(read_scores(folder / "row", 4), DataError,
+                       MessageMatches(ContainsSubstring("has scores of 3 tasks, 4 are needed")));
 }
 
 }  // namespace

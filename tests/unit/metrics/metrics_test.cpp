@@ -1,10 +1,10 @@
 #include "metrics/metrics.hpp"
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
-#include <algorithm>
 
 #include "mcit/errors.hpp"
 #include "metrics/matrix_io.hpp"
@@ -46,8 +46,8 @@ MetricInputs diagonal_and_final(const Scores& learned, const Scores& final_row) 
   return {matrix, {}, {}, {}};
 }
 
-/// Where a paper prints only the mean of the scores right after learning: any such scores with that mean will do, as long
-/// as the last task's is its final one.
+/// Where a paper prints only the mean of the scores right after learning: any such scores with that mean will
+/// do, as long as the last task's is its final one.
 Scores with_mean(double mean, const Scores& final_row) {
   const auto tasks = static_cast<double>(final_row.size());
   Scores learned(final_row.size(), (mean * tasks - final_row.back()) / (tasks - 1.0));
@@ -58,14 +58,15 @@ Scores with_mean(double mean, const Scores& final_row) {
 constexpr double kPrinted = 0.0101;  // two decimals of numbers that were rounded to two decimals themselves
 
 TEST_CASE("golden: a user's LoRA matrix on UCIT") {
-  // LLaVA-1.5-7B, LoRA, tasks ImageNet-R, ArxivQA, VizWiz, IconQA, CLEVR, Flickr30k: posted in issue 6 of MCITlib.
-  const MetricInputs ucit = of(
-      "90.97\n"
-      "90.38 92.60\n"
-      "73.90 86.33 59.54\n"
-      "75.67 68.77 47.34 53.30\n"
-      "75.10 74.53 46.73 52.30 69.73\n"
-      "65.77 71.27 45.05 51.20 49.60 57.47\n");
+  // LLaVA-1.5-7B, LoRA, tasks ImageNet-R, ArxivQA, VizWiz, IconQA, CLEVR, Flickr30k: posted in issue 6 of
+  // MCITlib.
+  const MetricInputs ucit =
+      of("90.97\n"
+         "90.38 92.60\n"
+         "73.90 86.33 59.54\n"
+         "75.67 68.77 47.34 53.30\n"
+         "75.10 74.53 46.73 52.30 69.73\n"
+         "65.77 71.27 45.05 51.20 49.60 57.47\n");
   CHECK_THAT(value("acc", ucit), WithinAbs(56.7267, 5e-5));
   CHECK_THAT(value("maa", ucit), WithinAbs(72.8986, 5e-5));
   CHECK_THAT(value("mft", ucit), WithinAbs(70.6017, 5e-5));
@@ -74,8 +75,8 @@ TEST_CASE("golden: a user's LoRA matrix on UCIT") {
 }
 
 TEST_CASE("golden: CoIN divides backward transfer by T") {
-  // CoIN (arXiv 2403.08350), LLaVA-1.5-7B, order ScienceQA ... OCRVQA; rows and aggregates as BranchLoRA (arXiv
-  // 2506.02041) reprints them; forgetting of LoRA from the table of PCLR.
+  // CoIN (arXiv 2403.08350), LLaVA-1.5-7B, order ScienceQA ... OCRVQA; rows and aggregates as BranchLoRA
+  // (arXiv 2506.02041) reprints them; forgetting of LoRA from the table of PCLR.
   const MetricInputs lora = diagonal_and_final({82.45, 49.99, 96.05, 56.40, 55.45, 31.27, 62.20, 57.08},
                                                {21.26, 28.74, 10.25, 36.78, 32.45, 0.83, 42.50, 57.08});
   CHECK_THAT(value("acc", lora), WithinAbs(28.74, kPrinted));
@@ -110,11 +111,11 @@ TEST_CASE("golden: PCLR prints forgetting of SEFE on CoIN") {
 
 /// A full 4 x 3 matrix with gains and losses; all expectations below are worked out by hand in the comments.
 MetricInputs small() {
-  MetricInputs inputs = of(
-      "base 10 20 30\n"
-      "one  60 22 28\n"
-      "two  70 50 40\n"
-      "three 40 56 80\n");
+  MetricInputs inputs =
+      of("base 10 20 30\n"
+         "one  60 22 28\n"
+         "two  70 50 40\n"
+         "three 40 56 80\n");
   inputs.single = {64.0, 55.0, 75.0};
   inputs.baseline = {1.0, 2.0, 3.0};
   inputs.test_examples = {100, 300, 600};
@@ -134,8 +135,9 @@ TEST_CASE("each definition on a matrix worked out by hand") {
   is("bwt_T", ((40 - 60) + (56 - 50) + 0) / 3.0);
   is("bwt_T-1", ((40 - 60) + (56 - 50)) / 2.0);
   is("forgetting_pclr", 7.0);
-  is("forgetting_chaudhry", ((70 - 40) + (50 - 56)) / 2.0);  // the best before the last stage: may be negative per task
-  is("forgetting_mammoth", ((70 - 40) + (56 - 56)) / 2.0);   // the best of all rows: never negative
+  is("forgetting_chaudhry",
+     ((70 - 40) + (50 - 56)) / 2.0);  // the best before the last stage: may be negative per task
+  is("forgetting_mammoth", ((70 - 40) + (56 - 56)) / 2.0);  // the best of all rows: never negative
   is("forgetting_avalanche", ((60 - 40) + (50 - 56)) / 2.0);
   is("bwt_avalanche", -7.0);
   is("bwt_diaz_rodriguez", ((70 - 60) + (40 - 60) + (56 - 50)) / 3.0);  // pairs (2,1), (3,1), (3,2)
@@ -175,8 +177,9 @@ TEST_CASE("a missing cell is never 0: the metric has no value and says what is m
   CHECK(missing("mft", m) == "'task 2' after stage 2 is missing");
   CHECK(missing("bwt_T-1", m) == "'task 2' after stage 2 is missing");
   CHECK(missing("maa", m) == "'task 2' after stage 2 is missing");
-  CHECK(value("acc", m) == (40.0 + 56.0 + 80.0) / 3.0);                // does not need it
-  CHECK_THAT(value("forgetting_avalanche", m), WithinAbs(20.0, 1e-9));  // the mean over the tasks that have both
+  CHECK(value("acc", m) == (40.0 + 56.0 + 80.0) / 3.0);  // does not need it
+  CHECK_THAT(value("forgetting_avalanche", m),
+             WithinAbs(20.0, 1e-9));  // the mean over the tasks that have both
   m = small();
   m.matrix.set(0, 2, std::nullopt);
   CHECK(missing("fwt_zero", m) == "'task 3' before any training is missing");
@@ -201,9 +204,11 @@ TEST_CASE("one stage for all tasks: there is nothing to forget, hence no value")
   joint.set(1, 0, 60);
   joint.set(1, 1, 80);
   const MetricInputs m{joint, {50.0, 50.0}, {}, {}};
-  for (const char* name : {"acc", "mft", "maa", "accuracy_continuum", "hide_avg"}) CHECK_THAT(value(name, m), WithinAbs(70.0, 1e-9));
+  for (const char* name : {"acc", "mft", "maa", "accuracy_continuum", "hide_avg"})
+    CHECK_THAT(value(name, m), WithinAbs(70.0, 1e-9));
   CHECK_THAT(value("fwt_plasticity", m), WithinAbs(20.0, 1e-9));
-  for (const char* name : {"bwt_T", "bwt_T-1", "forgetting_pclr", "forgetting_chaudhry", "forgetting_mammoth", "bwt_diaz_rodriguez"})
+  for (const char* name : {"bwt_T", "bwt_T-1", "forgetting_pclr", "forgetting_chaudhry", "forgetting_mammoth",
+                           "bwt_diaz_rodriguez"})
     CHECK_THAT(missing(name, m), ContainsSubstring("before the last stage"));
   for (const char* name : {"fwt_zero", "fwt_diaz_rodriguez"})
     CHECK_THAT(missing(name, m), ContainsSubstring("after the first stage"));
@@ -252,7 +257,8 @@ TEST_CASE("names are unique and an unknown one is answered with a near one") {
   }
   std::sort(names.begin(), names.end());
   CHECK(std::adjacent_find(names.begin(), names.end()) == names.end());
-  CHECK_THROWS_MATCHES(compute_metric("bwt_t", small()), ConfigError, MessageMatches(ContainsSubstring("did you mean 'bwt_T'?")));
+  CHECK_THROWS_MATCHES(compute_metric("bwt_t", small()), ConfigError,
+                       MessageMatches(ContainsSubstring("did you mean 'bwt_T'?")));
 }
 
 TEST_CASE("the matrix refuses cells it has not") {

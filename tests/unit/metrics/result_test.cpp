@@ -17,8 +17,8 @@ using Catch::Matchers::ContainsSubstring;
 using Catch::Matchers::MessageMatches;
 
 RunResult example() {
-  RunResult run = make_result("mini2", "ewc", 18446744073709551615ULL, {{"naming", 100, 10.0}, {"vqa", 50, {}}},
-                              {{"naming", {0}}, {"vqa", {1}}});
+  RunResult run = make_result("mini2", "ewc", 18446744073709551615ULL,
+                              {{"naming", 100, 10.0}, {"vqa", 50, {}}}, {{"naming", {0}}, {"vqa", {1}}});
   run.complete = true;
   run.matrix.set(0, 0, 10.0);
   run.matrix.set(0, 1, 20.0);
@@ -72,9 +72,9 @@ TEST_CASE("result.json carries the metrics of its matrix and null for what is mi
   write_result(folder / "result.json", example());
   const Json json = read_json(folder / "result.json");
   CHECK(json["schema"] == 1);
-  CHECK(json["metrics"]["acc"] == 48.0);          // (40 + 56) / 2
-  CHECK(json["metrics"]["bwt_T-1"] == -20.0);     // 40 - 60
-  CHECK(json["metrics"]["fwt_zero"] == 2.0);      // 22 - 20
+  CHECK(json["metrics"]["acc"] == 48.0);       // (40 + 56) / 2
+  CHECK(json["metrics"]["bwt_T-1"] == -20.0);  // 40 - 60
+  CHECK(json["metrics"]["fwt_zero"] == 2.0);   // 22 - 20
   CHECK(json["metrics"]["faa_weighted"] == (100 * 40.0 + 50 * 56.0) / 150);
   CHECK(json["metrics"]["fwt_plasticity"].is_null());
   CHECK(json["metrics_restricted"]["acc"].is_null());
@@ -96,7 +96,8 @@ TEST_CASE("metrics need only the file of a run, or any matrix") {
   CHECK(read_matrix(folder.path()) == example().matrix);
   test::write(folder / "m.txt", "50\n40 60\n");
   CHECK(read_metric_inputs(folder / "m.txt").matrix.at(2, 0) == 40.0);
-  CHECK_THROWS_MATCHES(read_metric_inputs(folder / "m.txt", true), DataError, MessageMatches(ContainsSubstring("no matrix of restricted answers")));
+  CHECK_THROWS_MATCHES(read_metric_inputs(folder / "m.txt", true), DataError,
+                       MessageMatches(ContainsSubstring("no matrix of restricted answers")));
 }
 
 TEST_CASE("a stage for all tasks is known as such") {
@@ -117,7 +118,8 @@ TEST_CASE("a damaged result is refused with the key that is wrong") {
   const Json good = read_json(folder / "result.json");
   const auto fault = [&](const char* key, const Json& value) {
     Json bad = good;
-    if (value.is_discarded()) bad.erase(key);
+    if (value.is_discarded())
+      bad.erase(key);
     else
       bad[key] = value;
     test::write(folder / "bad.json", dump_json(bad));

@@ -16,18 +16,21 @@ using Catch::Matchers::WithinAbs;
 /// A finished run over tasks a and b: {row 0, row 1, row 2}.
 ComparedRun run(const std::string& strategy, std::uint64_t seed, const std::vector<std::vector<double>>& rows,
                 const std::string& config = {}) {
-  RunResult result = make_result("mini2", strategy, seed, {{"a", 100, 10.0}, {"b", 100, 25.0}}, {{"a", {0}}, {"b", {1}}});
+  RunResult result =
+      make_result("mini2", strategy, seed, {{"a", 100, 10.0}, {"b", 100, 25.0}}, {{"a", {0}}, {"b", {1}}});
   for (std::size_t i = 0; i < rows.size(); ++i)
     for (std::size_t j = 0; j < rows[i].size(); ++j)
       result.matrix.set(static_cast<std::int64_t>(i), static_cast<std::int64_t>(j), rows[i][j]);
   result.complete = true;
   result.stages[0].cost = {1500000, 2000000, 10, 100, 4000, 5.0, 1.0, 100.0};
   result.stages[1].cost = {1500000, 2500000, 10, 100, 4000, 5.0, 1.0, 120.0};
-  result.provenance.config = "seed = " + std::to_string(seed) + "\nout = \"runs/" + strategy + std::to_string(seed) + "\"\n" + config;
+  result.provenance.config = "seed = " + std::to_string(seed) + "\nout = \"runs/" + strategy +
+                             std::to_string(seed) + "\"\n" + config;
   return {"runs/" + strategy + std::to_string(seed), std::move(result)};
 }
 
-const std::optional<Statistic>& value(const Comparison& comparison, std::size_t group, const std::string& key) {
+const std::optional<Statistic>& value(const Comparison& comparison, std::size_t group,
+                                      const std::string& key) {
   const auto at = std::find_if(comparison.columns.begin(), comparison.columns.end(),
                                [&key](const ComparedColumn& column) { return column.key == key; });
   REQUIRE(at != comparison.columns.end());
@@ -35,8 +38,9 @@ const std::optional<Statistic>& value(const Comparison& comparison, std::size_t 
 }
 
 std::vector<ComparedRun> set_of_runs() {
-  return {run("sequential", 1, {{10, 20}, {60, 22}, {40, 56}}), run("sequential", 2, {{10, 20}, {64, 24}, {50, 60}}),
-          run("ewc", 1, {{10, 20}, {58, 21}, {55, 50}}), run("single", 1, {{10, 20}, {62, 0}, {0, 60}})};
+  return {run("sequential", 1, {{10, 20}, {60, 22}, {40, 56}}),
+          run("sequential", 2, {{10, 20}, {64, 24}, {50, 60}}), run("ewc", 1, {{10, 20}, {58, 21}, {55, 50}}),
+          run("single", 1, {{10, 20}, {62, 0}, {0, 60}})};
 }
 
 bool has_note(const Comparison& comparison, const std::string& part) {
@@ -54,7 +58,8 @@ TEST_CASE("seeds of one strategy are averaged, with the deviation of a sample") 
   const auto& acc = value(c, 0, "acc");
   REQUIRE(acc.has_value());
   CHECK_THAT(acc->mean, WithinAbs((48.0 + 55.0) / 2, 1e-9));
-  CHECK_THAT(acc->deviation.value(), WithinAbs(7.0 / std::sqrt(2.0), 1e-9));  // two values d apart: d / sqrt(2)
+  CHECK_THAT(acc->deviation.value(),
+             WithinAbs(7.0 / std::sqrt(2.0), 1e-9));  // two values d apart: d / sqrt(2)
   CHECK_THAT(value(c, 0, "bwt_T-1")->mean, WithinAbs(((40 - 60) + (50 - 64)) / 2.0, 1e-9));
   CHECK_THAT(value(c, 0, "bwt_T")->mean, WithinAbs(((40 - 60) + (50 - 64)) / 4.0, 1e-9));
   CHECK_THAT(value(c, 0, "final:b")->mean, WithinAbs(58.0, 1e-9));
@@ -69,7 +74,8 @@ TEST_CASE("plasticity is measured against the run of strategy single") {
   const auto comparisons = compare_runs(set_of_runs());
   const Comparison& c = comparisons.front();
   CHECK_THAT(value(c, 1, "fwt_plasticity")->mean, WithinAbs(((58 - 62) + (50 - 60)) / 2.0, 1e-9));
-  // Its own row shows each task right after it was trained alone, not the last model, and nothing that needs a stream.
+  // Its own row shows each task right after it was trained alone, not the last model, and nothing that needs
+  // a stream.
   CHECK(value(c, 2, "final:a")->mean == 62.0);
   CHECK(value(c, 2, "acc")->mean == 61.0);
   CHECK_FALSE(value(c, 2, "bwt_T").has_value());
@@ -80,15 +86,17 @@ TEST_CASE("plasticity is measured against the run of strategy single") {
 }
 
 TEST_CASE("plasticity takes the single run of the same seed") {
-  const auto comparisons = compare_runs({run("single", 1, {{0, 0}, {10, 0}, {0, 10}}), run("single", 2, {{0, 0}, {30, 0}, {0, 30}}),
-                                         run("ewc", 2, {{0, 0}, {35, 0}, {0, 35}})});
+  const auto comparisons =
+      compare_runs({run("single", 1, {{0, 0}, {10, 0}, {0, 10}}),
+                    run("single", 2, {{0, 0}, {30, 0}, {0, 30}}), run("ewc", 2, {{0, 0}, {35, 0}, {0, 35}})});
   CHECK_THAT(value(comparisons.front(), 1, "fwt_plasticity")->mean, WithinAbs(5.0, 1e-9));
 }
 
 TEST_CASE("different settings of one strategy are never averaged, and are named by what differs") {
   const std::vector<std::vector<double>> rows{{10, 20}, {60, 22}, {40, 56}};
-  const auto comparisons = compare_runs({run("ewc", 1, rows, "[strategy]\nlambda = 10\n"), run("ewc", 2, rows, "[strategy]\nlambda = 10\n"),
-                                         run("ewc", 1, rows, "[strategy]\nlambda = 100\n"), run("replay", 1, rows)});
+  const auto comparisons = compare_runs(
+      {run("ewc", 1, rows, "[strategy]\nlambda = 10\n"), run("ewc", 2, rows, "[strategy]\nlambda = 10\n"),
+       run("ewc", 1, rows, "[strategy]\nlambda = 100\n"), run("replay", 1, rows)});
   const Comparison& c = comparisons.front();
   REQUIRE(c.groups.size() == 3);
   CHECK(c.groups[0].label == "ewc (lambda=10)");
@@ -109,7 +117,8 @@ TEST_CASE("different streams get tables of their own") {
   REQUIRE(comparisons.size() == 3);
   CHECK(comparisons[1].tasks == std::vector<std::string>{"b", "a"});
   CHECK(comparisons[2].suite == "mini8");
-  CHECK_THAT(comparison_terminal(comparisons, 100, false), ContainsSubstring("The runs belong to 3 different streams"));
+  CHECK_THAT(comparison_terminal(comparisons, 100, false),
+             ContainsSubstring("The runs belong to 3 different streams"));
 }
 
 TEST_CASE("what makes numbers doubtful is noted") {
@@ -137,7 +146,8 @@ TEST_CASE("the tables show means with deviations, bounds are never the best") {
   const auto comparisons = compare_runs(set_of_runs());
   const std::string markdown = comparison_markdown(comparisons);
   CHECK_THAT(markdown, ContainsSubstring("## mini2\n\na → b\n"));
-  CHECK_THAT(markdown, ContainsSubstring("| sequential | 2 | 45.00 ± 7.07 | **58.00 ± 2.83** | 51.50 ± 4.95 |"));
+  CHECK_THAT(markdown,
+             ContainsSubstring("| sequential | 2 | 45.00 ± 7.07 | **58.00 ± 2.83** | 51.50 ± 4.95 |"));
   CHECK_THAT(markdown, ContainsSubstring("| ewc | 1 | **55.00** | 50.00 | **52.50** |"));
   CHECK_THAT(markdown, ContainsSubstring("| single | 1 | 62.00 | 60.00 | 61.00 | – |"));
   CHECK_THAT(markdown, ContainsSubstring("| (chance) |  | 10.00 | 25.00 |"));

@@ -20,9 +20,9 @@ TEST_CASE("numbers, hatching and frames stand where they belong") {
   const std::string svg = heatmap_svg(matrix_from_text("a b\n50 -\n40 100\n", "m"), "ewc on mini");
   CHECK_THAT(svg, ContainsSubstring("<title>ewc on mini</title>"));
   for (const char* number : {">50.0<", ">40.0<", ">100.0<"}) CHECK(count(svg, number) == 1);
-  CHECK(count(svg, "url(#missing)") == 3);       // the base row and the upper right cell
-  CHECK(count(svg, "stroke=\"#d62728\"") == 2);  // the two cells right after learning
-  CHECK(count(svg, "#fde725") == 1);             // 100 % is the bright end of viridis, 253 231 37
+  CHECK(count(svg, "url(#missing)") == 3);                 // the base row and the upper right cell
+  CHECK(count(svg, "stroke=\"#d62728\"") == 2);            // the two cells right after learning
+  CHECK(count(svg, "#fde725") == 1);                       // 100 % is the bright end of viridis, 253 231 37
   CHECK_THAT(svg, ContainsSubstring("fill=\"#21918c\""));  // 50 % is its middle, 33 145 140
 }
 

@@ -36,7 +36,8 @@ TEST_CASE("what is too wide goes on below, with the first column again") {
         "strategy   BWT\n"
         "ewc       -3.5\n"
         "größer|x     –\n");
-  CHECK(example().terminal(1, false) == example().terminal(16, false));  // never less than one column beside the first
+  CHECK(example().terminal(1, false) ==
+        example().terminal(16, false));  // never less than one column beside the first
 }
 
 TEST_CASE("Markdown and CSV escape their own marks") {
