@@ -7,6 +7,9 @@ class App;
 
 namespace mcit {
 
+/// A check found a fault and has printed it: exit code 1, nothing more to say.
+struct CheckFailed {};
+
 void add_run(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_metrics(CLI::App& app);

@@ -24,18 +24,19 @@ int main(int argc, char** argv) {
   mcit::add_run(app);
   mcit::add_compare(app);
   mcit::add_metrics(app);
-  mcit::add_generate(app);
   mcit::add_plugins(app);
   mcit::add_check_plugin(app);
   mcit::add_new_plugin(app);
+  mcit::add_generate(app);
   mcit::add_check_data(app);
   mcit::add_make_data(app);
   mcit::add_pretrain(app);
-  mcit::add_bench_step(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
+  } catch (const mcit::CheckFailed&) {
+    return 1;
   } catch (const std::exception& e) {
     mcit::log::error(e.what());
     return mcit::interrupted() ? 130 : 2;

@@ -39,6 +39,7 @@ class Encoder {
   /// Token ids of a bare answer as it stands behind a prompt, without the end token.
   std::vector<std::int64_t> answer(const std::string& text) const;
   std::string decode(const std::vector<std::int64_t>& ids) const;  ///< without surrounding blanks
+  std::int64_t end_token() const { return options_.eos_token_id; }
   const Tokenizer& tokenizer() const { return tokenizer_; }
   std::string digest() const;  ///< of tokenizer and options
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "eval/scorers.hpp"
+#include "mcit/strategy.hpp"
 #include "model/mllm.hpp"
 
 namespace mcit {
@@ -29,8 +30,8 @@ struct Prediction {
   std::string id, prompt, text, gold;
   double score = 0.0;
   bool well_formed = false;
-  std::optional<std::string> restricted_text;  ///< best answer of the task's answer set
-  std::optional<double> restricted_score;
+  std::optional<std::string> restricted_text{};  ///< best answer of the task's answer set
+  std::optional<double> restricted_score{};
   std::int64_t selected_task = -1;             ///< what the strategy routed to; -1 when it selects nothing
 };
 

@@ -32,6 +32,11 @@ AccuracyMatrix::AccuracyMatrix(std::vector<std::string> tasks, std::int64_t stag
   cells_.resize(static_cast<std::size_t>(stages + 1) * names_.size());
 }
 
+void AccuracyMatrix::set_row(std::int64_t stage, const std::vector<Cell>& percents) {
+  std::int64_t task = 0;
+  for (const Cell& percent : percents) set(stage, task++, percent);
+}
+
 std::size_t AccuracyMatrix::index(std::int64_t stage, std::int64_t task) const {
   if (stage < 0 || stage > stages_ || task < 0 || task >= tasks())
     throw std::out_of_range("accuracy matrix: no cell [" + std::to_string(stage) + "][" +

@@ -29,6 +29,8 @@ class AccuracyMatrix {
   /// @param stage 0 .. stages(); @param task 0-based. @throws std::out_of_range
   Cell at(std::int64_t stage, std::int64_t task) const { return cells_.at(index(stage, task)); }
   void set(std::int64_t stage, std::int64_t task, Cell percent) { cells_.at(index(stage, task)) = percent; }
+  /// Cells from the left; the rest of the row stays. @throws std::out_of_range
+  void set_row(std::int64_t stage, const std::vector<Cell>& percents);
 
   bool operator==(const AccuracyMatrix&) const = default;
 

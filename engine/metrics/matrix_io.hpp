@@ -12,6 +12,13 @@
 
 namespace mcit {
 
+/// Bare rows, short ones included: T rows when the base was not measured, T + 1 with it first, fewer for a
+/// stream that is still on its way. @param names of the tasks; none: "task 1", …, as many as the longest row
+/// has cells
+/// @param has_base the first row is the base whatever their number. @throws DataError when they are too many.
+AccuracyMatrix matrix_from_rows(const std::vector<std::vector<AccuracyMatrix::Cell>>& rows,
+                                std::vector<std::string> names, bool has_base, const std::string& where);
+
 /// Rows of numbers, one line a stage, with comma, semicolon, tab, "|" (Markdown) or spaces between them:
 /// - T rows (the base was not measured) or T + 1 rows, the first being the base; or the base is named in a
 /// first column

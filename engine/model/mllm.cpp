@@ -151,13 +151,7 @@ StateDict Mllm::tensors() {
 }
 
 void Mllm::save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata) {
-  StateDict out;
-  for (const auto& [name, tensor] : tensors()) out[name] = tensor.detach().to(at::kCPU, dtype).contiguous();
-  std::map<std::string, std::string> note = metadata;
-  note["format"] = "pt";  // transformers asks for it
-  write_safetensors(folder / "model.safetensors", out, note);
-  const char* name = dtype == at::kHalf ? "float16" : dtype == at::kBFloat16 ? "bfloat16" : "float32";
-  write_atomic(folder / "config.json", llava_config_json(config_, name));
+  write_model_file(folder, tensors(), dtype, metadata, llava_config_json(config_, dtype_name(dtype)));
 }
 
 std::string Mllm::tower_hash() {

@@ -207,6 +207,21 @@ void write_safetensors(const std::filesystem::path& file, const StateDict& tenso
   write_atomic(file, to_safetensors(tensors, metadata));
 }
 
+const char* dtype_name(at::ScalarType dtype) {
+  return dtype == at::kHalf ? "float16" : dtype == at::kBFloat16 ? "bfloat16" : "float32";
+}
+
+void write_model_file(const std::filesystem::path& folder, const StateDict& tensors, at::ScalarType dtype,
+                      const std::map<std::string, std::string>& metadata, const std::string& config_json) {
+  StateDict out;
+  for (const auto& [name, tensor] : tensors) out[name] = tensor.detach().to(at::kCPU, dtype).contiguous();
+  std::map<std::string, std::string> note = metadata;
+  note["format"] = "pt";  // transformers asks for it
+  std::filesystem::create_directories(folder);
+  write_safetensors(folder / "model.safetensors", out, note);
+  write_atomic(folder / "config.json", config_json);
+}
+
 StateDict read_checkpoint_tensors(const std::filesystem::path& folder) {
   const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
   if (std::filesystem::exists(single)) return read_safetensors(single).tensors;

@@ -29,6 +29,13 @@ void write_safetensors(const std::filesystem::path& file, const StateDict& tenso
 /// The same bytes in memory, for snapshots and payloads.
 std::string to_safetensors(const StateDict& tensors, const std::map<std::string, std::string>& metadata = {});
 
+/// "float16", "bfloat16" or "float32", as config.json spells it.
+const char* dtype_name(at::ScalarType dtype);
+
+/// Writes a model folder's config.json and model.safetensors, the tensors converted to `dtype`.
+void write_model_file(const std::filesystem::path& folder, const StateDict& tensors, at::ScalarType dtype,
+                      const std::map<std::string, std::string>& metadata, const std::string& config_json);
+
 /// All tensors of a Hugging Face folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
 StateDict read_checkpoint_tensors(const std::filesystem::path& folder);
 

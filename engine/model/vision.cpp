@@ -4,6 +4,7 @@
 
 #include "mcit/errors.hpp"
 #include "model/kernels.hpp"
+#include "model/safetensors.hpp"
 
 namespace mcit {
 namespace {
@@ -168,6 +169,20 @@ void Clip::each_tensor(const std::function<void(const std::string&, Tensor&)>& v
   visit("visual_projection.weight", visual_projection_);
   visit("text_projection.weight", text_projection_);
   visit("logit_scale", logit_scale_);
+}
+
+StateDict Clip::tensors() {
+  StateDict out;
+  each_tensor([&](const std::string& name, Tensor& tensor) { out[name] = tensor; });
+  each_site([&](Site& site) {
+    out[site.name() + ".weight"] = site.weight();
+    out[site.name() + ".bias"] = site.bias();
+  });
+  return out;
+}
+
+void Clip::save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata) {
+  write_model_file(folder, tensors(), dtype, metadata, clip_config_json(config_, dtype_name(dtype)));
 }
 
 Connector::Connector(StateDict& tensors, const std::string& prefix, std::string act, bool bias)

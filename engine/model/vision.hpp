@@ -1,6 +1,7 @@
 #pragma once
 /// CLIP towers and the LLaVA connector, with Hugging Face tensor names.
 
+#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -71,6 +72,9 @@ class Clip {
   const VisionTower& vision() const { return vision_; }
   void each_site(const std::function<void(Site&)>& visit) const;
   void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
+  StateDict tensors();  ///< every tensor by its name
+  /// Writes config.json and model.safetensors.
+  void save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata = {});
 
  private:
   ClipConfig config_;

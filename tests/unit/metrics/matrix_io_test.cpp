@@ -64,6 +64,12 @@ TEST_CASE("the untrained base is the first row when there is one row more, or wh
   CHECK(matrix_from_json(parse_json("[[1, 2], [3, 4], [5, 6]]", "m"), "m").at(0, 1) == 2.0);
 }
 
+TEST_CASE("a column of zeros is no column of names") {
+  const AccuracyMatrix m = text("0 50\n0 60\n");
+  CHECK(m.tasks() == 2);
+  CHECK(m.at(2, 1) == 60.0);
+}
+
 TEST_CASE("a single row is the first stage") {
   const AccuracyMatrix m = text("91.67 90.83 57.87\n");
   CHECK(m.tasks() == 3);
@@ -79,6 +85,9 @@ TEST_CASE("what is no matrix is told with its line") {
                        MessageMatches(ContainsSubstring("4 rows for 2 tasks")));
   CHECK_THROWS_MATCHES(text("1 inf\n3 4\n"), DataError,
                        MessageMatches(ContainsSubstring("'inf' is not a number")));
+  CHECK_THROWS_MATCHES(text("stage\n0:base\n"), DataError, MessageMatches(ContainsSubstring("m.txt")));
+  CHECK_THROWS_MATCHES(text(std::string(4000, ',')), DataError,
+                       MessageMatches(ContainsSubstring("4001 tasks")));
   const auto json = [](const char* bytes) { return matrix_from_json(parse_json(bytes, "m"), "m.json"); };
   CHECK_THROWS_MATCHES(json("{}"), DataError, Message("m.json: 'matrix' is missing"));
   CHECK_THROWS_MATCHES(json("[]"), DataError, MessageMatches(ContainsSubstring("expected an array of rows")));

@@ -1,0 +1,247 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "app/commands.hpp"
+#include "app/experiment.hpp"
+#include "core/files.hpp"
+#include "core/hash.hpp"
+#include "core/json.hpp"
+#include "core/log.hpp"
+#include "core/random.hpp"
+#include "core/system.hpp"
+#include "mcit/errors.hpp"
+#include "mini/pretrain.hpp"
+#include "model/safetensors.hpp"
+#include "train/pretrain.hpp"
+
+namespace mcit {
+namespace {
+
+struct Settings {
+  LlavaConfig llava;
+  ClipConfig clip;
+  PretrainOptions train;
+  mini::MixtureOptions mixture;
+  std::filesystem::path out;
+  std::int64_t threads = 1, evaluate = 400;
+  at::ScalarType dtype = at::kHalf;
+};
+
+Settings read_settings(const Config& config) {
+  Settings s;
+  s.out = config.path("out", "");
+  s.train.seed = static_cast<std::uint64_t>(config.integer("seed", 1, 0));
+  s.threads = config.integer("threads", 1, 0, 1024);
+  s.evaluate = config.integer("evaluate", s.evaluate, 0);
+  s.dtype = config.choice("dtype", "float16", {"float16", "float32"}) == "float16" ? at::kHalf : at::kFloat;
+  const Config vision = config.child("vision");
+  VisionConfig& v = s.llava.vision;
+  v.image_size = vision.integer("image_size", 64, 8, 1024);
+  v.patch_size = vision.integer("patch_size", 8, 1, 1024);
+  v.hidden_size = vision.integer("hidden_size", 160, 8);
+  v.intermediate_size = vision.integer("intermediate_size", 4 * v.hidden_size, 8);
+  v.num_attention_heads = vision.integer("heads", 5, 1);
+  v.num_hidden_layers = vision.integer("layers", 5, 2);
+  v.hidden_act = "gelu";
+  s.llava.vision_feature_layer = -2;  // the tower's last layer belongs to the contrastive stage alone
+  const Config decoder = config.child("decoder");
+  DecoderConfig& t = s.llava.text;
+  t.hidden_size = decoder.integer("hidden_size", 128, 8);
+  t.intermediate_size = decoder.integer("intermediate_size", 352, 8);
+  t.num_hidden_layers = decoder.integer("layers", 4, 1);
+  t.num_attention_heads = t.num_key_value_heads = decoder.integer("heads", 4, 1);
+  t.head_dim = t.hidden_size / t.num_attention_heads;
+  t.max_position_embeddings = 512;
+  t.rms_norm_eps = 1e-5;
+  t.tie_word_embeddings = true;
+  const Config text = config.child("text_tower");
+  TextTowerConfig& x = s.clip.text;
+  x.hidden_size = text.integer("hidden_size", 128, 8);
+  x.intermediate_size = text.integer("intermediate_size", 4 * x.hidden_size, 8);
+  x.num_hidden_layers = text.integer("layers", 3, 1);
+  x.num_attention_heads = text.integer("heads", 4, 1);
+  x.max_position_embeddings = 64;
+  x.hidden_act = "gelu";
+  s.clip.projection_dim = text.integer("projection_dim", 128, 8);
+  const Config train = config.child("train");
+  s.train.steps = train.integer("steps", s.train.steps, 1);
+  s.train.batch = train.integer("batch", s.train.batch, 1);
+  s.train.warmup = train.integer("warmup", s.train.warmup, 0);
+  s.train.muon_lr = train.number("muon_lr", s.train.muon_lr, 0.0);
+  s.train.adam_lr = train.number("adam_lr", s.train.adam_lr, 0.0);
+  s.train.clip = train.number("clip", s.train.clip, 0.0);
+  s.train.patch_weight = train.number("patch_weight", s.train.patch_weight, 0.0);
+  s.train.clip_steps = train.integer("clip_steps", s.train.clip_steps, 0);
+  s.train.clip_batch = train.integer("clip_batch", s.train.clip_batch, 2);
+  s.train.clip_lr = train.number("clip_lr", s.train.clip_lr, 0.0);
+  s.train.save_every = train.integer("save_every", s.train.save_every, 100);
+  const Config mix = config.child("mixture");
+  mini::MixtureWeights& w = s.mixture.weights;
+  for (auto [name, weight] : {std::pair{"name", &w.name}, {"scene", &w.scene}, {"point", &w.point}, {"read", &w.read}, {"shape", &w.shape}, {"corner", &w.corner},
+                              {"yes_no", &w.yes_no}, {"choose", &w.choose}, {"flag", &w.flag}, {"relation", &w.relation}, {"copy", &w.copy}, {"handwritten", &w.handwritten}})
+    *weight = mix.number(name, *weight, 0.0);
+  s.mixture.jitter = mix.number("jitter", s.mixture.jitter, 0.0, 1.0);
+  s.mixture.max_letters = static_cast<int>(mix.integer("max_letters", s.mixture.max_letters, 1, 6));
+  s.mixture.grid = static_cast<int>(v.image_size / v.patch_size);
+  config.finish();
+  if (v.image_size != mini::kSide) throw ConfigError("vision.image_size", "the mixture's pictures are " + std::to_string(mini::kSide) + " pixels wide");
+  return s;
+}
+
+/// Draws mixture samples in the form the trainer reads.
+class Source {
+ public:
+  Source(const mini::Mixture& mixture, const Encoder& encoder, const Preprocessor& preprocessor, const Settings& settings)
+      : mixture_(mixture), encoder_(encoder), preprocessor_(preprocessor), settings_(settings) {}
+
+  PretrainSample operator()(std::uint64_t index) const {
+    Rng rng(derive(settings_.train.seed, {"sample", index}));
+    return convert(mixture_.draw(rng));
+  }
+
+  PretrainSample convert(const mini::Sample& sample) const {
+    PretrainSample out;
+    const bool pictured = sample.kind != "copy";
+    Record record{.id = sample.kind, .image = pictured ? "drawn" : "", .turns = {{sample.question, sample.answer}}, .golds = {sample.answer}};
+    out.example = encoder_.train(record, 0, 0);
+    if (pictured) {
+      out.pixels = preprocessor_.pixels({mini::kSide, mini::kSide, {sample.pixels.begin(), sample.pixels.end()}});
+      out.patches.assign(sample.patches.begin(), sample.patches.end());
+    }
+    out.caption = encoder_.tokenizer().encode(" " + sample.caption, true);
+    out.caption.push_back(encoder_.end_token());
+    return out;
+  }
+
+ private:
+  const mini::Mixture& mixture_;
+  const Encoder& encoder_;
+  const Preprocessor& preprocessor_;
+  const Settings& settings_;
+};
+
+/// Percent of exact answers on fresh draws of each kind, which training never saw.
+std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& mixture, const Source& source, const Encoder& encoder, const Settings& s) {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, double> out;
+  for (const std::string& kind : mini::Mixture::kinds()) {
+    Rng rng(derive(s.train.seed, {"evaluate", std::string_view(kind)}));
+    std::int64_t right = 0;
+    for (std::int64_t begin = 0; begin < s.evaluate; begin += 50) {
+      const std::int64_t count = std::min<std::int64_t>(50, s.evaluate - begin);
+      Batch batch;
+      std::vector<Tensor> pixels;
+      for (std::int64_t i = 0; i < count; ++i) {
+        PretrainSample sample = source.convert(mixture.draw(rng, kind));
+        if (sample.pixels.defined()) pixels.push_back(sample.pixels);
+        batch.examples.push_back(std::make_shared<const Example>(std::move(sample.example)));
+      }
+      const Tensor features = pixels.empty() ? Tensor() : model.vision_features(at::stack(pixels));
+      std::int64_t next = 0;
+      model.set_images({[&](const std::string&) { return features[next++]; }, {}});
+      Prefill prefill = model.prefill(batch, 12);
+      const auto answers = model.decode(prefill, 12);
+      for (std::size_t i = 0; i < answers.size(); ++i) right += encoder.decode(answers[i]) == batch.examples[i]->answer ? 1 : 0;
+    }
+    out[kind] = std::round(1000.0 * static_cast<double>(right) / static_cast<double>(s.evaluate)) / 10.0;
+  }
+  return out;
+}
+
+void copy_text(const std::filesystem::path& from, const std::filesystem::path& to) { write_atomic(to, read_file(from)); }
+
+std::string preprocessor_json(std::int64_t side) {
+  return Json({{"image_processor_type", "CLIPImageProcessor"}, {"do_convert_rgb", true}, {"do_resize", true}, {"size", {{"shortest_edge", side}}}, {"resample", 3},
+               {"do_center_crop", true}, {"crop_size", {{"height", side}, {"width", side}}}, {"do_rescale", true}, {"rescale_factor", 1.0 / 255.0},
+               {"do_normalize", true}, {"image_mean", {0.5, 0.5, 0.5}}, {"image_std", {0.25, 0.25, 0.25}}})
+             .dump(2) + "\n";
+}
+
+void pretrain(const std::string& file, const std::vector<std::string>& sets, const std::string& out_flag) {
+  Config config = Config::read(file);
+  if (!out_flag.empty()) config.set("out=" + Json(std::filesystem::absolute(out_flag).string()).dump());
+  for (const std::string& assignment : sets) config.set(assignment);
+  Settings s = read_settings(config);
+  if (s.out.empty()) throw ConfigError("out", "is not given", "--out DIR says where the model goes");
+  set_threads(s.threads);
+  const std::filesystem::path assets = share_dir() / "mini";
+  const mini::Pack pack(assets / "pack");
+  const mini::Mixture mixture(pack, s.mixture);
+  s.train.patch_labels = static_cast<std::int64_t>(mixture.labels().size());
+  const Tokenizer tokenizer = Tokenizer::from_file(assets / "base" / "tokenizer.json");
+  const auto id = [&](const char* token) {
+    const auto found = tokenizer.token_to_id(token);
+    if (!found) throw CheckpointError("tokenizer.json", std::string("has no token ") + token);
+    return *found;
+  };
+  DecoderConfig& t = s.llava.text;
+  t.vocab_size = s.clip.text.vocab_size = tokenizer.size();
+  t.bos_token_id = s.clip.text.bos_token_id = id("<s>");
+  t.eos_token_ids = {id("</s>")};
+  t.pad_token_id = id("<pad>");
+  s.clip.text.eos_token_id = id("</s>");
+  s.llava.image_token_id = id("<image>");
+  s.clip.vision = s.llava.vision;
+
+  std::filesystem::create_directories(s.out);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    if (std::filesystem::equivalent(assets / "base", s.out)) break;
+    copy_text(assets / "base" / name, s.out / name);
+  }
+  write_atomic(s.out / "preprocessor_config.json", preprocessor_json(s.llava.vision.image_size));
+  const Preprocessor preprocessor = Preprocessor::from_folder(s.out);
+  const Encoder encoder(tokenizer, {"plain", s.llava.image_tokens(), s.llava.image_token_id, t.eos_token_ids.front(), t.max_position_embeddings});
+  const Source source(mixture, encoder, preprocessor, s);
+
+  Mllm model(s.llava, initial_llava(s.llava, s.train.seed));
+  PretrainReport report;
+  const auto snapshot = s.out / "pretrain.safetensors";
+  if (!pretrain_language(model, source, s.train, snapshot, report)) {
+    log::warn("interrupted; go on with the same command");
+    throw Interrupted();
+  }
+  const std::map<std::string, double> scores = evaluate_kinds(model, mixture, source, encoder, s);
+
+  // The CLIP folder shares the tower; its own parts are the last vision layer, the projections and the text tower.
+  StateDict clip_tensors = initial_clip(s.clip, s.train.seed);
+  const std::string tower = "vision_tower.";
+  for (const auto& [name, tensor] : model.tensors())
+    if (name.starts_with(tower)) clip_tensors[name.substr(tower.size())] = tensor.detach().clone();
+  StateDict taken = clip_tensors;
+  Clip clip(s.clip, taken);
+  pretrain_clip(clip, source, s.train, report);
+
+  const std::map<std::string, std::string> note = {
+      {"mcit_config", config.resolved()}, {"mcit_seed", std::to_string(s.train.seed)}, {"mcit_steps", std::to_string(s.train.steps)},
+      {"mcit_data", "pack " + pack.digest()}, {"mcit_build", build_info()}, {"mcit_loss_curve", Json(report.loss_curve).dump()},
+      {"mcit_patch_curve", Json(report.patch_curve).dump()}, {"mcit_clip_curve", Json(report.clip_curve).dump()},
+      {"mcit_cpu_seconds", std::to_string(std::llround(report.cpu_seconds))}, {"mcit_exact_percent", Json(scores).dump()}};
+  // What LLaVA never reads of the tower is stored once, with the trained last layer of the CLIP folder.
+  const StateDict clip_now = clip.tensors();
+  const at::NoGradGuard no_grad;
+  for (auto& [name, tensor] : model.tensors())
+    if (name.starts_with(tower)) tensor.copy_(clip_now.at(name.substr(tower.size())));
+  model.save(s.out, s.dtype, note);
+  clip.save(s.out / "clip", s.dtype, note);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"}) copy_text(s.out / name, s.out / "clip" / name);
+  std::filesystem::remove(snapshot);
+  std::cout << "exact answers on fresh pictures of the training style, percent:\n";
+  for (const auto& [kind, percent] : scores) std::cout << "  " << kind << " " << percent << "\n";
+}
+
+}  // namespace
+
+void add_pretrain(CLI::App& app) {
+  auto file = std::make_shared<std::string>();
+  auto out = std::make_shared<std::string>();
+  auto sets = std::make_shared<std::vector<std::string>>();
+  CLI::App* command = app.add_subcommand("pretrain", "Train the built-in base from nothing on the data pack");
+  command->add_option("CONFIG", *file, "Settings, e.g. configs/pretrain/mini.toml")->required()->check(CLI::ExistingFile)->type_name("");
+  command->add_option("--out", *out, "Folder of the model; an interrupted training there goes on")->type_name("DIR");
+  command->add_option("--set", *sets, "One setting, e.g. train.steps=2000 (repeatable)")->take_all()->type_name("KEY=VALUE");
+  command->footer("Example:\n  mcit pretrain configs/pretrain/mini.toml --out base");
+  command->callback([file, out, sets] { pretrain(*file, *sets, *out); });
+}
+
+}  // namespace mcit

@@ -1,0 +1,55 @@
+#pragma once
+/// From settings to the objects a run works on: what every subcommand that opens a model shares.
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/config.hpp"
+#include "data/encode.hpp"
+#include "data/features.hpp"
+#include "data/preprocessor.hpp"
+#include "data/suite.hpp"
+#include "model/mllm.hpp"
+#include "train/task_loop.hpp"
+
+namespace mcit {
+
+/// Folders with suites and built-in models: $MCIT_SHARE, or share/mcit beside the executable's folder.
+std::filesystem::path share_dir();
+
+/// A model folder, or the name of a built-in one ("mini"). @throws ConfigError with what is known.
+std::filesystem::path find_model(const std::string& name);
+
+/// A model folder, opened: weights, tokenizer, preprocessing, CLIP towers where there are some.
+struct OpenModel {
+  std::filesystem::path folder;
+  std::unique_ptr<Mllm> model;
+  Tokenizer tokenizer;
+  Preprocessor preprocessor;
+  std::string hash;  ///< of config, weights, tokenizer and preprocessing files
+};
+OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square);
+
+/// The encoder for this model under a prompt template.
+Encoder make_encoder(const OpenModel& model, const std::string& prompt_template);
+
+/// Reads a suite and makes or finds its data. @param data folder given by the user, or empty
+Suite open_suite(const std::string& name, const std::vector<std::string>& order, const std::filesystem::path& data);
+
+/// Tokenizes every row of the suite and checks that every picture is there.
+/// @param data_hashes file -> hash of what was read
+std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder, std::map<std::string, std::string>& data_hashes);
+
+/// Threads for tensor work: `wanted`, or the usable cores for 0.
+int set_threads(std::int64_t wanted);
+
+/// Hash of the running executable and the SDK beside it: the code that computes an evaluation cell.
+std::string engine_hash();
+
+/// A feature store for the model's frozen tower, installed as the model's source of pictures.
+std::unique_ptr<FeatureStore> install_features(OpenModel& model, std::uint64_t memory_budget, int threads);
+
+}  // namespace mcit
