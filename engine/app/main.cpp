@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   mcit::add_check_data(app);
   mcit::add_make_data(app);
   mcit::add_pretrain(app);
+  mcit::add_bench_step(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -188,6 +188,7 @@ AccuracyMatrix matrix_from_text(std::string_view text, const std::string& where)
   if (!has_base || !labels.front().starts_with("0:"))
     return matrix_from_rows(values, std::move(header), has_base, where);
   // Our own file: every stage has its row, and there may be more or fewer stages than tasks.
+  if (header.empty()) throw DataError(where, "names no task");
   auto learned = learned_by_label(header, labels);
   AccuracyMatrix matrix(std::move(header), static_cast<std::int64_t>(values.size()) - 1, std::move(learned));
   for (std::size_t i = 0; i < values.size(); ++i) matrix.set_row(static_cast<std::int64_t>(i), values[i]);

@@ -275,7 +275,7 @@ Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
   return out;
 }
 
-std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64_t max_new_tokens, const AnswerTrie* allowed, bool stop_at_end) {
+std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64_t max_new_tokens, const AnswerTrie* allowed, OnEnd on_end) {
   const std::size_t count = prefill.prompt_lengths.size();
   std::vector<std::vector<std::int64_t>> answers(count);
   std::vector<std::size_t> node(count, 0);
@@ -284,7 +284,7 @@ std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64
   route_.task = prefill.task;
   route_.memo = prefill.memo;
   const auto& ends = config_.text.eos_token_ids;
-  Tensor logits = prefill.first_logits;
+  Tensor logits = on_end == OnEnd::avoid ? prefill.first_logits.clone() : prefill.first_logits;
   for (std::int64_t step = 0; step < max_new_tokens; ++step) {
     if (allowed != nullptr) {
       Tensor mask = at::full_like(logits, -std::numeric_limits<float>::infinity(), at::TensorOptions(at::kCPU));
@@ -292,6 +292,8 @@ std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64
         for (const auto& [token, next] : allowed->node(node[b]).next) mask[static_cast<std::int64_t>(b)][token] = 0.0;
       logits = logits + mask.to(logits.device());
     }
+    if (on_end == OnEnd::avoid)
+      for (const std::int64_t end : ends) logits.select(1, end).fill_(-std::numeric_limits<float>::infinity());
     const Tensor best = logits.argmax(-1).to(at::kCPU);
     bool open = false;
     std::vector<std::int64_t> ids(count);
@@ -300,7 +302,7 @@ std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64
       if (done[b]) continue;
       const bool end = std::find(ends.begin(), ends.end(), ids[b]) != ends.end();
       if (allowed != nullptr) node[b] = allowed->node(node[b]).next.at(ids[b]);
-      if (end && (stop_at_end || allowed != nullptr)) {
+      if (end && (on_end != OnEnd::keep || allowed != nullptr)) {
         done[b] = true;
         continue;
       }

@@ -36,6 +36,10 @@ class AnswerTrie {
   std::vector<Node> nodes_;
 };
 
+/// What decoding does about end tokens: end the answer, keep them as tokens like any other, or never choose one. The last
+/// two give every answer max_new_tokens ids.
+enum class OnEnd { stop, keep, avoid };
+
 /// Prompts that went through the decoder once; answers are decoded from it, as often as wanted.
 struct Prefill {
   KvCache cache;
@@ -76,7 +80,7 @@ class Mllm final : public Backbone {
   Prefill prefill(const Batch& batch, std::int64_t max_new_tokens);
   /// Greedy answers, without the end token. @param allowed restricts each answer to a set, or null
   std::vector<std::vector<std::int64_t>> decode(Prefill& prefill, std::int64_t max_new_tokens, const AnswerTrie* allowed = nullptr,
-                                                bool stop_at_end = true);
+                                                OnEnd on_end = OnEnd::stop);
   /// Logits at every row, for comparison with other implementations. [N, V]
   Tensor all_logits(const Batch& batch, const Tensor& features);
 

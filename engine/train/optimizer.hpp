@@ -65,7 +65,8 @@ class Muon {
 /// Scales all gradients so that their joint 2-norm is at most `limit` (0 = leave them). @return the norm before
 double clip_gradients(const Parameters& parameters, double limit);
 
-/// Learning-rate factor in [0, 1]: linear warm-up over the first `warmup` steps, then `decay` to zero at `total`.
+/// Learning-rate factor in [0, 1]: from zero up linearly over the first `warmup` steps, then `decay` to zero at `total`;
+/// the schedules of transformers' Trainer, step for step.
 /// @param decay "cosine", "linear" or "constant"
 double schedule_factor(const std::string& decay, std::int64_t step, std::int64_t warmup, std::int64_t total);
 

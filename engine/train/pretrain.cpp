@@ -101,6 +101,11 @@ StateDict stripped(const std::string& prefix, const StateDict& state) {
   return out;
 }
 
+/// Like schedule_factor(), but the first step already moves.
+double factor_at(const std::string& decay, std::int64_t step, std::int64_t warmup, std::int64_t total) {
+  return step < warmup ? static_cast<double>(step + 1) / static_cast<double>(warmup) : schedule_factor(decay, step, warmup, total);
+}
+
 /// Mean of every `window` values, for curves that fit in a file's metadata.
 void add_to_curve(std::vector<double>& curve, double& sum, std::int64_t step, std::int64_t window, double value) {
   sum += value;
@@ -236,7 +241,7 @@ bool pretrain_language(Mllm& model, const PretrainSource& source, const Pretrain
     const double value = loss.item<double>();
     if (!std::isfinite(value)) throw Error("pre-training", "the loss is no longer finite at step " + std::to_string(step), "lower muon_lr or adam_lr");
     clip_gradients(all, o.clip);
-    const double factor = schedule_factor("linear", step, o.warmup, o.steps);
+    const double factor = factor_at("linear", step, o.warmup, o.steps);
     muon.step(o.muon_lr * factor);
     adam.step({{"base", o.adam_lr * factor}});
     muon.zero_grad();
@@ -302,7 +307,7 @@ void pretrain_clip(Clip& clip, const PretrainSource& source, const PretrainOptio
     const Tensor loss = -0.5 * ((target * at::log_softmax(scores, 1)).sum(1).mean() + (target * at::log_softmax(scores, 0)).sum(0).mean());
     loss.backward();
     clip_gradients(trained, o.clip);
-    adam.step({{"base", o.clip_lr * schedule_factor("cosine", step, o.warmup, o.clip_steps)}});
+    adam.step({{"base", o.clip_lr * factor_at("cosine", step, o.warmup, o.clip_steps)}});
     adam.zero_grad();
     add_to_curve(report.clip_curve, sum, step, 50, loss.item<double>());
     progress.advance(1, "loss " + std::to_string(loss.item<double>()).substr(0, 5));

@@ -92,10 +92,10 @@ TEST_CASE("llava: logits, features, greedy answers") {
   std::int64_t next = 0;
   model->set_images({[&](const std::string&) { return both[next++]; }, {}});
   Prefill prefill = model->prefill(batch, 12);
-  const auto answers = model->decode(prefill, 12, nullptr, false);
+  const auto answers = model->decode(prefill, 12, nullptr, OnEnd::keep);
   for (std::int64_t b = 0; b < 2; ++b)
     for (std::int64_t i = 0; i < 12; ++i) CHECK(answers[static_cast<std::size_t>(b)][static_cast<std::size_t>(i)] == e.at("batch_generated_ids")[b][i].item<std::int64_t>());
-  CHECK(model->decode(prefill, 12, nullptr, false) == answers);  // a prefill may be decoded again
+  CHECK(model->decode(prefill, 12, nullptr, OnEnd::keep) == answers);  // a prefill may be decoded again
 }
 
 TEST_CASE("llava: a restricted answer stays in its set") {

@@ -85,7 +85,9 @@ void check_against_formula(World& world, const std::vector<Anchor>& anchors) {
   world.host.records.clear();
   const std::vector<Tensor> pulled = world.pull();
   const Tensor value = penalty(parameters, anchors);
-  const auto expected = torch::autograd::grad({value}, values_of(parameters));
+  std::vector<Tensor> expected;
+  if (value.requires_grad()) expected = torch::autograd::grad({value}, values_of(parameters));
+  else for (const Parameter& p : parameters) expected.push_back(at::zeros_like(p.value.detach()));  // no task yet
   for (std::size_t k = 0; k < parameters.size(); ++k) {
     INFO(parameters[k].name);
     CHECK(worst(pulled[k], expected[k]) < 1e-12 * (1.0 + expected[k].abs().max().item<double>()));
@@ -180,7 +182,8 @@ TEST_CASE("ewc: a stiffer penalty stays nearer to the earlier solution") {
       sum += (before.at("ewc.fisher." + p.name) * (p.value.detach() - before.at(p.name)).square()).sum().item<double>();
     return sum;
   };
-  CHECK(distance(100.0) < 0.5 * distance(0.0));
+  // Strong, but below the 2 / (rate · F) at which plain gradient descent leaves a valley of curvature F.
+  CHECK(distance(10.0) < 0.5 * distance(0.0));
 }
 
 TEST_CASE("ewc: settings out of range are refused") {
