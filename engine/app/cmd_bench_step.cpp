@@ -1,5 +1,5 @@
-// mcit bench-step: the engine's side of benchmarks/speed, with the flags and the report of its peer. What is timed is
-// the engine's own step, loader and evaluation; what only a comparison needs is here.
+// mcit bench-step: the engine's side of benchmarks/speed, with the flags and the report of its peer. What is
+// timed is the engine's own step, loader and evaluation; what only a comparison needs is here.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -25,7 +25,8 @@ namespace {
 
 struct Flags {
   std::string model, data, strategy = "lora", adapter_in, vision_cache = "warm", report;
-  std::int64_t steps = 6, warmup = 2, batch = 4, rank = 16, experts = 8, eval_samples = 16, eval_batch = 16, max_new = 16, threads = 1;
+  std::int64_t steps = 6, warmup = 2, batch = 4, rank = 16, experts = 8, eval_samples = 16, eval_batch = 16,
+               max_new = 16, threads = 1;
   double alpha = 32.0, lr = 2e-4, projector_lr = 2e-5;
   bool fixed_len = false;
 };
@@ -36,7 +37,9 @@ class BenchHost final : public Host {
   void warn(const std::string&) override {}
   void record(const std::string&, double) override {}
   at::Generator generator() override { return at::globalContext().defaultGenerator(at::kCPU); }
-  ExamplePtr example(std::int64_t, std::int64_t) override { throw Error("host.example", "there is no earlier task"); }
+  ExamplePtr example(std::int64_t, std::int64_t) override {
+    throw Error("host.example", "there is no earlier task");
+  }
 };
 
 class Idle final : public Strategy {
@@ -46,7 +49,8 @@ class Idle final : public Strategy {
   void load_state(const StateDict&) override {}
 };
 
-/// Features by picture: made when they are asked for and then kept (warm), or made anew for every batch (cold).
+/// Features by picture: made when they are asked for and then kept (warm), or made anew for every batch
+/// (cold).
 class Pictures {
  public:
   Pictures(OpenModel& open, bool keep) : open_(open), keep_(keep) {
@@ -58,7 +62,9 @@ class Pictures {
     std::vector<std::string> fresh;
     std::vector<Tensor> pixels;
     for (const ExamplePtr& example : examples) {
-      if (known_.contains(example->image) || std::find(fresh.begin(), fresh.end(), example->image) != fresh.end()) continue;
+      if (known_.contains(example->image) ||
+          std::find(fresh.begin(), fresh.end(), example->image) != fresh.end())
+        continue;
       fresh.push_back(example->image);
       pixels.push_back(open_.preprocessor.load(example->image));
       if (pixels.size() == 16 || example == examples.back()) flush(fresh, pixels);
@@ -70,7 +76,8 @@ class Pictures {
   void flush(std::vector<std::string>& paths, std::vector<Tensor>& pixels) {
     if (paths.empty()) return;
     const Tensor features = open_.model->vision_features(at::stack(pixels));
-    for (std::size_t i = 0; i < paths.size(); ++i) known_[paths[i]] = features[static_cast<std::int64_t>(i)].clone();
+    for (std::size_t i = 0; i < paths.size(); ++i)
+      known_[paths[i]] = features[static_cast<std::int64_t>(i)].clone();
     paths.clear();
     pixels.clear();
   }
@@ -83,10 +90,12 @@ class Pictures {
 std::vector<ExamplePtr> encode(const Encoder& encoder, const Flags& flags, RecordKind kind) {
   const std::filesystem::path folder = flags.data;
   std::vector<ExamplePtr> out;
-  for (const Record& record : read_records(folder / (kind == RecordKind::train ? "train.json" : "test.json"), kind)) {
+  for (const Record& record :
+       read_records(folder / (kind == RecordKind::train ? "train.json" : "test.json"), kind)) {
     const auto index = static_cast<std::int64_t>(out.size());
-    Example example = kind == RecordKind::train ? encoder.train(record, 0, index) : encoder.test(record, 0, index, flags.max_new);
-    example.image = (folder / record.image).string();
+    Example example = kind == RecordKind::train ? encoder.train(record, 0, index)
+                                                : encoder.test(record, 0, index, flags.max_new);
+    example.image = (folder / "images" / record.image).string();
     out.push_back(std::make_shared<const Example>(std::move(example)));
   }
   return out;
@@ -106,7 +115,8 @@ void load_adapter(Strategy& strategy, const std::string& file) {
   strategy.load_state(state);
 }
 
-Json train(const Flags& flags, OpenModel& open, Strategy& strategy, Pictures& pictures, const std::vector<ExamplePtr>& records) {
+Json train(const Flags& flags, OpenModel& open, Strategy& strategy, Pictures& pictures,
+           const std::vector<ExamplePtr>& records) {
   HookRunner hooks(strategy, flags.strategy);
   AdamW optimizer(hooks.parameters(), {});
   const Task task{.index = 0, .name = "bench", .tasks = {0}, .steps = flags.warmup + flags.steps};
@@ -126,7 +136,8 @@ Json train(const Flags& flags, OpenModel& open, Strategy& strategy, Pictures& pi
   open.model->set_training(true);
   for (std::int64_t step = 0; step < task.steps; ++step) {
     const double begin = cpu_seconds();
-    const StepResult result = train_step(task, step, *open.model, hooks, optimizer, batch_of, options, [](const Batch&, double) {});
+    const StepResult result =
+        train_step(task, step, *open.model, hooks, optimizer, batch_of, options, [](const Batch&, double) {});
     losses.push_back(result.loss);
     if (step < flags.warmup) continue;
     seconds.push_back(cpu_seconds() - begin);
@@ -146,29 +157,39 @@ Json train(const Flags& flags, OpenModel& open, Strategy& strategy, Pictures& pi
           {"peak_rss_mb", peak_rss_mb()}};
 }
 
-Json evaluate(const Flags& flags, const OpenModel& open, const Encoder& encoder, Pictures& pictures, std::vector<ExamplePtr> records) {
+Json evaluate(const Flags& flags, const OpenModel& open, const Encoder& encoder, Pictures& pictures,
+              std::vector<ExamplePtr> records) {
   const at::NoGradGuard no_grad;
-  std::stable_sort(records.begin(), records.end(), [](const ExamplePtr& a, const ExamplePtr& b) { return a->prompt_length < b->prompt_length; });
+  std::stable_sort(records.begin(), records.end(), [](const ExamplePtr& a, const ExamplePtr& b) {
+    return a->prompt_length < b->prompt_length;
+  });
   Json outputs = Json::object();
   std::int64_t made = 0;
   const double begin = cpu_seconds();
   for (std::size_t at = 0; at < records.size(); at += static_cast<std::size_t>(flags.eval_batch)) {
     Batch batch;
-    for (std::size_t i = at; i < std::min(records.size(), at + static_cast<std::size_t>(flags.eval_batch)); ++i) batch.examples.push_back(records[i]);
+    for (std::size_t i = at; i < std::min(records.size(), at + static_cast<std::size_t>(flags.eval_batch));
+         ++i)
+      batch.examples.push_back(records[i]);
     pictures.prepare(batch.examples);
     open.model->route().task.assign(batch.size(), -1);
     Prefill prefill = open.model->prefill(batch, flags.max_new);
-    std::vector<std::vector<std::int64_t>> answers = open.model->decode(prefill, flags.max_new, nullptr, flags.fixed_len ? OnEnd::avoid : OnEnd::stop);
+    std::vector<std::vector<std::int64_t>> answers =
+        open.model->decode(prefill, flags.max_new, nullptr, flags.fixed_len ? OnEnd::avoid : OnEnd::stop);
     for (std::size_t i = 0; i < answers.size(); ++i) {
       (void)encoder.decode(answers[i]);
-      if (static_cast<std::int64_t>(answers[i].size()) < flags.max_new) answers[i].push_back(encoder.end_token());
+      if (static_cast<std::int64_t>(answers[i].size()) < flags.max_new)
+        answers[i].push_back(encoder.end_token());
       made += static_cast<std::int64_t>(answers[i].size());
       outputs[batch.examples[i]->id] = answers[i];
     }
   }
   const double seconds = cpu_seconds() - begin;
-  return {{"samples", records.size()}, {"seconds", seconds}, {"samples_per_s_cpu", static_cast<double>(records.size()) / seconds},
-          {"new_tokens", made}, {"outputs", outputs}};
+  return {{"samples", records.size()},
+          {"seconds", seconds},
+          {"samples_per_s_cpu", static_cast<double>(records.size()) / seconds},
+          {"new_tokens", made},
+          {"outputs", outputs}};
 }
 
 /// The best of forty float32 products of a LLaMA layer's shape: how busy the machine is.
@@ -215,7 +236,8 @@ void bench_step(const Flags& flags) {
   std::map<std::string, Params::Value> settings = {{"rank", flags.rank}, {"alpha", flags.alpha}};
   if (flags.strategy == "moe_lora") settings["experts"] = flags.experts;
   BenchHost host;
-  const StrategyPtr strategy = catalogue.create(flags.strategy == "lora" ? "sequential" : flags.strategy, Params(settings), host);
+  const StrategyPtr strategy =
+      catalogue.create(flags.strategy == "lora" ? "sequential" : flags.strategy, Params(settings), host);
   {
     const at::NoGradGuard no_grad;
     strategy->attach(*open.model);
@@ -223,7 +245,8 @@ void bench_step(const Flags& flags) {
   }
   Pictures pictures(open, flags.vision_cache == "warm");
   if (flags.vision_cache == "warm") {
-    const auto used = std::min(training.size(), static_cast<std::size_t>((flags.warmup + flags.steps) * flags.batch));
+    const auto used =
+        std::min(training.size(), static_cast<std::size_t>((flags.warmup + flags.steps) * flags.batch));
     pictures.prepare({training.begin(), training.begin() + static_cast<std::ptrdiff_t>(used)});
     pictures.prepare(test);
   }
@@ -234,31 +257,57 @@ void bench_step(const Flags& flags) {
   report["gemm_gflops"] = gemm_gflops();
   report["hooks_ms"] = hooks_ms(open);
   const std::string text = dump_json(report, 1) + "\n";
-  if (flags.report.empty()) std::cout << text;
-  else write_atomic(flags.report, text);
+  if (flags.report.empty())
+    std::cout << text;
+  else
+    write_atomic(flags.report, text);
 }
 
 }  // namespace
 
 void add_bench_step(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app.add_subcommand("bench-step", "Time the training step and the evaluation; benchmarks/speed runs it beside its peer");
+  CLI::App* command = app.add_subcommand(
+      "bench-step", "Time the training step and the evaluation; benchmarks/speed runs it beside its peer");
   const auto count = [&](const char* name, std::int64_t& value, const char* what) {
-    command->add_option(name, value, what)->capture_default_str()->check(CLI::NonNegativeNumber)->type_name("N");
+    command->add_option(name, value, what)
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("N");
   };
-  command->add_option("--model", flags->model, "LLaVA folder")->required()->check(CLI::ExistingDirectory)->type_name("DIR");
-  command->add_option("--data", flags->data, "Folder with train.json, test.json and pictures")->required()->check(CLI::ExistingDirectory)->type_name("DIR");
-  command->add_option("--strategy", flags->strategy, "What is trained")->check(CLI::IsMember({"lora", "moe_lora"}))->capture_default_str();
+  command->add_option("--model", flags->model, "LLaVA folder")
+      ->required()
+      ->check(CLI::ExistingDirectory)
+      ->type_name("DIR");
+  command->add_option("--data", flags->data, "Folder with train.json, test.json and images/")
+      ->required()
+      ->check(CLI::ExistingDirectory)
+      ->type_name("DIR");
+  command->add_option("--strategy", flags->strategy, "What is trained")
+      ->check(CLI::IsMember({"lora", "moe_lora"}))
+      ->capture_default_str();
   count("--steps", flags->steps, "Timed steps");
   count("--warmup", flags->warmup, "Steps before them");
   count("--batch", flags->batch, "Records a step");
   count("--rank", flags->rank, "Rank, of all experts together");
   count("--experts", flags->experts, "Experts of moe_lora");
-  command->add_option("--alpha", flags->alpha, "Adapters are scaled by alpha / rank")->capture_default_str()->type_name("X");
-  command->add_option("--lr", flags->lr, "Learning rate of the adapter")->capture_default_str()->type_name("X");
-  command->add_option("--projector-lr", flags->projector_lr, "Learning rate of the connector")->capture_default_str()->type_name("X");
-  command->add_option("--adapter-in", flags->adapter_in, "Initial adapter and connector")->check(CLI::ExistingFile)->type_name("FILE");
-  command->add_option("--vision-cache", flags->vision_cache, "warm: features are made before the clock starts; cold: in every step")->check(CLI::IsMember({"warm", "cold"}))->capture_default_str();
+  command->add_option("--alpha", flags->alpha, "Adapters are scaled by alpha / rank")
+      ->capture_default_str()
+      ->type_name("X");
+  command->add_option("--lr", flags->lr, "Learning rate of the adapter")
+      ->capture_default_str()
+      ->type_name("X");
+  command->add_option("--projector-lr", flags->projector_lr, "Learning rate of the connector")
+      ->capture_default_str()
+      ->type_name("X");
+  command->add_option("--adapter-in", flags->adapter_in, "Initial adapter and connector")
+      ->check(CLI::ExistingFile)
+      ->type_name("FILE");
+  command
+      ->add_option("--vision-cache", flags->vision_cache,
+                   "warm: features are made before the clock starts; cold: in every step")
+      ->check(CLI::IsMember({"warm", "cold"}))
+      ->capture_default_str();
   count("--eval-samples", flags->eval_samples, "Test records to answer");
   count("--eval-batch", flags->eval_batch, "Records answered together");
   count("--max-new", flags->max_new, "Longest answer");

@@ -1,6 +1,6 @@
-#include <CLI/CLI.hpp>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <array>
 #include <cstring>
@@ -75,7 +75,8 @@ class Child {
     int status = 0;
     ::waitpid(std::exchange(id_, 0), &status, 0);
     if (WIFSIGNALED(status)) return std::string("it crashed: ") + ::strsignal(WTERMSIG(status));
-    if (WEXITSTATUS(status) != 0) return "it ended the process with exit code " + std::to_string(WEXITSTATUS(status));
+    if (WEXITSTATUS(status) != 0)
+      return "it ended the process with exit code " + std::to_string(WEXITSTATUS(status));
     return {};
   }
 
@@ -95,10 +96,16 @@ void send(int pipe, const Json& message) {
 }
 
 void run_checks(const Flags& flags, const Params& params, int pipe) {
-  ConformanceOptions options{.strategy = flags.strategy, .params = params, .seed = flags.seed, .on_begin = {}, .on_result = {}};
-  options.on_begin = [&](const std::string& strategy, const std::string& check) { send(pipe, {{"begin", check}, {"strategy", strategy}}); };
+  ConformanceOptions options{
+      .strategy = flags.strategy, .params = params, .seed = flags.seed, .on_begin = {}, .on_result = {}};
+  options.on_begin = [&](const std::string& strategy, const std::string& check) {
+    send(pipe, {{"begin", check}, {"strategy", strategy}});
+  };
   options.on_result = [&](const CheckResult& r) {
-    send(pipe, {{"check", r.check}, {"strategy", r.strategy}, {"outcome", static_cast<int>(r.outcome)}, {"detail", r.detail}});
+    send(pipe, {{"check", r.check},
+                {"strategy", r.strategy},
+                {"outcome", static_cast<int>(r.outcome)},
+                {"detail", r.detail}});
   };
   try {
     check_plugin(flags.file, options);
@@ -107,16 +114,21 @@ void run_checks(const Flags& flags, const Params& params, int pipe) {
     send(pipe, {{"error", e.what()}});
     ::_exit(0);
   }
-  // What a strategy leaves behind is destroyed as at the end of a run: an exit handler of the plugin may still crash.
+  // What a strategy leaves behind is destroyed as at the end of a run: an exit handler of the plugin may
+  // still crash.
   std::exit(0);
 }
 
 void print(const CheckResult& r, std::string& strategy) {
   if (r.strategy != strategy) std::cout << (strategy = r.strategy) << "\n";
   const bool colours = console::colours(console::Stream::out);
-  const char* colour = r.outcome == Outcome::failed ? "\033[31m" : r.outcome == Outcome::warning ? "\033[33m" : r.outcome == Outcome::passed ? "\033[32m" : "\033[2m";
+  const char* colour = r.outcome == Outcome::failed    ? "\033[31m"
+                       : r.outcome == Outcome::warning ? "\033[33m"
+                       : r.outcome == Outcome::passed  ? "\033[32m"
+                                                       : "\033[2m";
   const std::string outcome(outcome_name(r.outcome));
-  std::cout << "  " << (colours ? colour : "") << outcome << (colours ? "\033[0m" : "") << std::string(9 - outcome.size(), ' ') << r.check;
+  std::cout << "  " << (colours ? colour : "") << outcome << (colours ? "\033[0m" : "")
+            << std::string(9 - outcome.size(), ' ') << r.check;
   if (!r.detail.empty()) std::cout << "\n           " << r.detail;
   std::cout << std::endl;
 }
@@ -133,7 +145,8 @@ void check(const Flags& flags) {
     if (message.contains("begin")) {
       running = {message.at("strategy"), message.at("begin"), Outcome::failed, ""};
     } else if (message.contains("check")) {
-      results.push_back({message.at("strategy"), message.at("check"), static_cast<Outcome>(message.at("outcome").get<int>()), message.at("detail")});
+      results.push_back({message.at("strategy"), message.at("check"),
+                         static_cast<Outcome>(message.at("outcome").get<int>()), message.at("detail")});
       if (!flags.json) print(results.back(), strategy);
     } else if (message.contains("error")) {
       error = message.at("error").get<std::string>();
@@ -154,7 +167,11 @@ void check(const Flags& flags) {
   const bool good = conforms(results);
   if (flags.json) {
     Json list = Json::array();
-    for (const CheckResult& r : results) list.push_back({{"strategy", r.strategy}, {"check", r.check}, {"outcome", outcome_name(r.outcome)}, {"detail", r.detail}});
+    for (const CheckResult& r : results)
+      list.push_back({{"strategy", r.strategy},
+                      {"check", r.check},
+                      {"outcome", outcome_name(r.outcome)},
+                      {"detail", r.detail}});
     std::cout << dump_json({{"file", flags.file}, {"conforms", good}, {"checks", list}}, 2) << "\n";
   }
   if (!good) throw CheckFailed();
@@ -164,15 +181,19 @@ void check(const Flags& flags) {
 
 void add_check_plugin(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app.add_subcommand("check-plugin", "Put any strategy plugin through the conformance suite");
+  CLI::App* command =
+      app.add_subcommand("check-plugin", "Put any strategy plugin through the conformance suite");
   command->add_option("FILE", flags->file, "The plugin's shared library")->required()->type_name("");
   command->add_option("--strategy", flags->strategy, "Only this strategy of the file")->type_name("NAME");
-  command->add_option("--set", flags->sets, "One of the strategy's settings, e.g. rank=4 (repeatable)")->take_all()->type_name("KEY=VALUE");
+  command->add_option("--set", flags->sets, "One of the strategy's settings, e.g. rank=4 (repeatable)")
+      ->take_all()
+      ->type_name("KEY=VALUE");
   command->add_option("--seed", flags->seed, "Seed of everything random")->capture_default_str();
   command->add_flag("--json", flags->json, "The findings as JSON");
-  command->footer("The plugin runs in a process of its own, so that a crash is reported and not suffered.\n"
-                  "Exit code 1 when a check failed.\n"
-                  "Example:\n  mcit check-plugin build/my_strategy.so --set rank=4");
+  command->footer(
+      "The plugin runs in a process of its own, so that a crash is reported and not suffered.\n"
+      "Exit code 1 when a check failed.\n"
+      "Example:\n  mcit check-plugin build/my_strategy.so --set rank=4");
   command->callback([flags] { check(*flags); });
 }
 

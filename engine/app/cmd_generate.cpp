@@ -21,7 +21,8 @@ void generate(const Flags& flags) {
   const std::filesystem::path folder = find_model(flags.model);
   OpenModel open = open_model(folder, open_device(flags.device), flags.pad_square);
   const std::string fallback = flags.model == "mini" ? "plain" : "llava";
-  const Encoder encoder = make_encoder(open, flags.prompt_template.empty() ? fallback : flags.prompt_template);
+  const Encoder encoder =
+      make_encoder(open, flags.prompt_template.empty() ? fallback : flags.prompt_template);
   Record record{.id = "prompt", .image = flags.image, .turns = {{flags.prompt, ""}}, .golds = {""}};
   const auto example = std::make_shared<const Example>(encoder.test(record, 0, 0, flags.max_new_tokens));
   Mllm& model = *open.model;
@@ -46,15 +47,22 @@ void generate(const Flags& flags) {
 void add_generate(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("generate", "Answer one question about one picture");
-  command->add_option("--model", flags->model, "Model folder in Hugging Face form, or mini")->capture_default_str()->type_name("DIR|NAME");
+  command->add_option("--model", flags->model, "Model folder in Hugging Face form, or mini")
+      ->capture_default_str()
+      ->type_name("DIR|NAME");
   command->add_option("--image", flags->image, "JPEG or PNG")->check(CLI::ExistingFile)->type_name("FILE");
   command->add_option("--prompt", flags->prompt, "The question")->required()->type_name("TEXT");
-  command->add_option("--template", flags->prompt_template, "plain, llava or vicuna_v1 [by model]")->type_name("NAME");
-  command->add_option("--max-new-tokens", flags->max_new_tokens, "Longest answer")->capture_default_str()->check(CLI::PositiveNumber);
-  command->add_option("--dump", flags->dump, "Also write pixel_values, input_ids and logits as safetensors")->type_name("FILE");
+  command->add_option("--template", flags->prompt_template, "plain, llava or vicuna_v1 [by model]")
+      ->type_name("NAME");
+  command->add_option("--max-new-tokens", flags->max_new_tokens, "Longest answer")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--dump", flags->dump, "Also write pixel_values, input_ids and logits as safetensors")
+      ->type_name("FILE");
   command->add_option("--device", flags->device, "cpu, cuda or cuda:N")->capture_default_str();
   command->add_option("--threads", flags->threads, "Threads, 0 for all cores")->capture_default_str();
-  command->add_flag("--pad-square", flags->pad_square, "Pad pictures to a square first, as the original LLaVA does");
+  command->add_flag("--pad-square", flags->pad_square,
+                    "Pad pictures to a square first, as the original LLaVA does");
   command->footer("Example:\n  mcit generate --image dog.png --prompt \"what is this ?\"");
   command->callback([flags] { generate(*flags); });
 }

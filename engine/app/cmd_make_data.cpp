@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "app/commands.hpp"
+#include "app/experiment.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "core/progress.hpp"
@@ -98,7 +99,7 @@ void make_data(const Flags& flags) {
   if (flags.out.empty() && flags.preview.empty() && flags.base_preview.empty() && flags.vocabulary.empty()) {
     throw ConfigError("make-data", "nothing to write", "give --out DIR or --preview FILE");
   }
-  const mini::Pack pack(mini::builtin_folder() / "pack");
+  const mini::Pack pack(share_dir() / "mini" / "pack");
   if (!flags.vocabulary.empty()) write_vocabulary(pack, flags.vocabulary);
   if (!flags.preview.empty()) write_preview(pack, flags);
   if (!flags.base_preview.empty()) write_base_preview(pack, flags);

@@ -78,21 +78,34 @@ Settings read_settings(const Config& config) {
   s.train.save_every = train.integer("save_every", s.train.save_every, 100);
   const Config mix = config.child("mixture");
   mini::MixtureWeights& w = s.mixture.weights;
-  for (auto [name, weight] : {std::pair{"name", &w.name}, {"scene", &w.scene}, {"point", &w.point}, {"read", &w.read}, {"shape", &w.shape}, {"corner", &w.corner},
-                              {"yes_no", &w.yes_no}, {"choose", &w.choose}, {"flag", &w.flag}, {"relation", &w.relation}, {"copy", &w.copy}, {"handwritten", &w.handwritten}})
+  for (auto [name, weight] : {std::pair{"name", &w.name},
+                              {"scene", &w.scene},
+                              {"point", &w.point},
+                              {"read", &w.read},
+                              {"shape", &w.shape},
+                              {"corner", &w.corner},
+                              {"yes_no", &w.yes_no},
+                              {"choose", &w.choose},
+                              {"flag", &w.flag},
+                              {"relation", &w.relation},
+                              {"copy", &w.copy},
+                              {"handwritten", &w.handwritten}})
     *weight = mix.number(name, *weight, 0.0);
   s.mixture.jitter = mix.number("jitter", s.mixture.jitter, 0.0, 1.0);
   s.mixture.max_letters = static_cast<int>(mix.integer("max_letters", s.mixture.max_letters, 1, 6));
   s.mixture.grid = static_cast<int>(v.image_size / v.patch_size);
   config.finish();
-  if (v.image_size != mini::kSide) throw ConfigError("vision.image_size", "the mixture's pictures are " + std::to_string(mini::kSide) + " pixels wide");
+  if (v.image_size != mini::kSide)
+    throw ConfigError("vision.image_size",
+                      "the mixture's pictures are " + std::to_string(mini::kSide) + " pixels wide");
   return s;
 }
 
 /// Draws mixture samples in the form the trainer reads.
 class Source {
  public:
-  Source(const mini::Mixture& mixture, const Encoder& encoder, const Preprocessor& preprocessor, const Settings& settings)
+  Source(const mini::Mixture& mixture, const Encoder& encoder, const Preprocessor& preprocessor,
+         const Settings& settings)
       : mixture_(mixture), encoder_(encoder), preprocessor_(preprocessor), settings_(settings) {}
 
   PretrainSample operator()(std::uint64_t index) const {
@@ -103,10 +116,14 @@ class Source {
   PretrainSample convert(const mini::Sample& sample) const {
     PretrainSample out;
     const bool pictured = sample.kind != "copy";
-    Record record{.id = sample.kind, .image = pictured ? "drawn" : "", .turns = {{sample.question, sample.answer}}, .golds = {sample.answer}};
+    Record record{.id = sample.kind,
+                  .image = pictured ? "drawn" : "",
+                  .turns = {{sample.question, sample.answer}},
+                  .golds = {sample.answer}};
     out.example = encoder_.train(record, 0, 0);
     if (pictured) {
-      out.pixels = preprocessor_.pixels({mini::kSide, mini::kSide, {sample.pixels.begin(), sample.pixels.end()}});
+      out.pixels =
+          preprocessor_.pixels({mini::kSide, mini::kSide, {sample.pixels.begin(), sample.pixels.end()}});
       out.patches.assign(sample.patches.begin(), sample.patches.end());
     }
     out.caption = encoder_.tokenizer().encode(" " + sample.caption, true);
@@ -122,7 +139,8 @@ class Source {
 };
 
 /// Percent of exact answers on fresh draws of each kind, which training never saw.
-std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& mixture, const Source& source, const Encoder& encoder, const Settings& s) {
+std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& mixture, const Source& source,
+                                             const Encoder& encoder, const Settings& s) {
   const at::NoGradGuard no_grad;
   std::map<std::string, double> out;
   for (const std::string& kind : mini::Mixture::kinds()) {
@@ -142,27 +160,71 @@ std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& m
       model.set_images({[&](const std::string&) { return features[next++]; }, {}});
       Prefill prefill = model.prefill(batch, 12);
       const auto answers = model.decode(prefill, 12);
-      for (std::size_t i = 0; i < answers.size(); ++i) right += encoder.decode(answers[i]) == batch.examples[i]->answer ? 1 : 0;
+      for (std::size_t i = 0; i < answers.size(); ++i)
+        right += encoder.decode(answers[i]) == batch.examples[i]->answer ? 1 : 0;
     }
     out[kind] = std::round(1000.0 * static_cast<double>(right) / static_cast<double>(s.evaluate)) / 10.0;
   }
   return out;
 }
 
-void copy_text(const std::filesystem::path& from, const std::filesystem::path& to) { write_atomic(to, read_file(from)); }
-
-std::string preprocessor_json(std::int64_t side) {
-  return Json({{"image_processor_type", "CLIPImageProcessor"}, {"do_convert_rgb", true}, {"do_resize", true}, {"size", {{"shortest_edge", side}}}, {"resample", 3},
-               {"do_center_crop", true}, {"crop_size", {{"height", side}, {"width", side}}}, {"do_rescale", true}, {"rescale_factor", 1.0 / 255.0},
-               {"do_normalize", true}, {"image_mean", {0.5, 0.5, 0.5}}, {"image_std", {0.25, 0.25, 0.25}}})
-             .dump(2) + "\n";
+void copy_text(const std::filesystem::path& from, const std::filesystem::path& to) {
+  write_atomic(to, read_file(from));
 }
 
-void pretrain(const std::string& file, const std::vector<std::string>& sets, const std::string& out_flag) {
-  Config config = Config::read(file);
-  if (!out_flag.empty()) config.set("out=" + Json(std::filesystem::absolute(out_flag).string()).dump());
-  for (const std::string& assignment : sets) config.set(assignment);
+std::string preprocessor_json(std::int64_t side) {
+  return Json({{"image_processor_type", "CLIPImageProcessor"},
+               {"do_convert_rgb", true},
+               {"do_resize", true},
+               {"size", {{"shortest_edge", side}}},
+               {"resample", 3},
+               {"do_center_crop", true},
+               {"crop_size", {{"height", side}, {"width", side}}},
+               {"do_rescale", true},
+               {"rescale_factor", 1.0 / 255.0},
+               {"do_normalize", true},
+               {"image_mean", {0.5, 0.5, 0.5}},
+               {"image_std", {0.25, 0.25, 0.25}}})
+             .dump(2) +
+         "\n";
+}
+
+struct Flags {
+  std::string config, out, measure;
+  std::vector<std::string> sets;
+  bool json = false;
+};
+
+void print_scores(const std::map<std::string, double>& scores, bool json) {
+  if (json) {
+    std::cout << dump_json(Json(scores), 2) << "\n";
+    return;
+  }
+  std::cout << "exact answers on fresh pictures of the training style, percent:\n";
+  for (const auto& [kind, percent] : scores) std::cout << "  " << kind << " " << percent << "\n";
+}
+
+/// The table that pretrain() ends with, of a model folder as it is.
+void measure(const Flags& flags, Settings s) {
+  s.evaluate = std::max<std::int64_t>(s.evaluate, 1);
+  const mini::Pack pack(share_dir() / "mini" / "pack");
+  const mini::Mixture mixture(pack, s.mixture);
+  OpenModel open = open_model(find_model(flags.measure), at::kCPU, false);
+  const Encoder encoder = make_encoder(open, "plain");
+  print_scores(
+      evaluate_kinds(*open.model, mixture, Source(mixture, encoder, open.preprocessor, s), encoder, s),
+      flags.json);
+}
+
+void pretrain(const Flags& flags) {
+  Config config = Config::read(flags.config);
+  if (!flags.out.empty()) config.set("out=" + Json(std::filesystem::absolute(flags.out).string()).dump());
+  for (const std::string& assignment : flags.sets) config.set(assignment);
   Settings s = read_settings(config);
+  if (!flags.measure.empty()) {
+    set_threads(s.threads);
+    return measure(flags, s);
+  }
   if (s.out.empty()) throw ConfigError("out", "is not given", "--out DIR says where the model goes");
   set_threads(s.threads);
   const std::filesystem::path assets = share_dir() / "mini";
@@ -191,19 +253,18 @@ void pretrain(const std::string& file, const std::vector<std::string>& sets, con
   }
   write_atomic(s.out / "preprocessor_config.json", preprocessor_json(s.llava.vision.image_size));
   const Preprocessor preprocessor = Preprocessor::from_folder(s.out);
-  const Encoder encoder(tokenizer, {"plain", s.llava.image_tokens(), s.llava.image_token_id, t.eos_token_ids.front(), t.max_position_embeddings});
+  const Encoder encoder(tokenizer, {"plain", s.llava.image_tokens(), s.llava.image_token_id,
+                                    t.eos_token_ids.front(), t.max_position_embeddings});
   const Source source(mixture, encoder, preprocessor, s);
 
   Mllm model(s.llava, initial_llava(s.llava, s.train.seed));
   PretrainReport report;
   const auto snapshot = s.out / "pretrain.safetensors";
-  if (!pretrain_language(model, source, s.train, snapshot, report)) {
-    log::warn("interrupted; go on with the same command");
-    throw Interrupted();
-  }
+  if (!pretrain_language(model, source, s.train, snapshot, report)) throw Interrupted();
   const std::map<std::string, double> scores = evaluate_kinds(model, mixture, source, encoder, s);
 
-  // The CLIP folder shares the tower; its own parts are the last vision layer, the projections and the text tower.
+  // The CLIP folder shares the tower; its own parts are the last vision layer, the projections and the text
+  // tower.
   StateDict clip_tensors = initial_clip(s.clip, s.train.seed);
   const std::string tower = "vision_tower.";
   for (const auto& [name, tensor] : model.tensors())
@@ -213,10 +274,16 @@ void pretrain(const std::string& file, const std::vector<std::string>& sets, con
   pretrain_clip(clip, source, s.train, report);
 
   const std::map<std::string, std::string> note = {
-      {"mcit_config", config.resolved()}, {"mcit_seed", std::to_string(s.train.seed)}, {"mcit_steps", std::to_string(s.train.steps)},
-      {"mcit_data", "pack " + pack.digest()}, {"mcit_build", build_info()}, {"mcit_loss_curve", Json(report.loss_curve).dump()},
-      {"mcit_patch_curve", Json(report.patch_curve).dump()}, {"mcit_clip_curve", Json(report.clip_curve).dump()},
-      {"mcit_cpu_seconds", std::to_string(std::llround(report.cpu_seconds))}, {"mcit_exact_percent", Json(scores).dump()}};
+      {"mcit_config", config.resolved()},
+      {"mcit_seed", std::to_string(s.train.seed)},
+      {"mcit_steps", std::to_string(s.train.steps)},
+      {"mcit_data", "pack " + pack.digest()},
+      {"mcit_build", build_info()},
+      {"mcit_loss_curve", Json(report.loss_curve).dump()},
+      {"mcit_patch_curve", Json(report.patch_curve).dump()},
+      {"mcit_clip_curve", Json(report.clip_curve).dump()},
+      {"mcit_cpu_seconds", std::to_string(std::llround(report.cpu_seconds))},
+      {"mcit_exact_percent", Json(scores).dump()}};
   // What LLaVA never reads of the tower is stored once, with the trained last layer of the CLIP folder.
   const StateDict clip_now = clip.tensors();
   const at::NoGradGuard no_grad;
@@ -224,24 +291,42 @@ void pretrain(const std::string& file, const std::vector<std::string>& sets, con
     if (name.starts_with(tower)) tensor.copy_(clip_now.at(name.substr(tower.size())));
   model.save(s.out, s.dtype, note);
   clip.save(s.out / "clip", s.dtype, note);
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"}) copy_text(s.out / name, s.out / "clip" / name);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"})
+    copy_text(s.out / name, s.out / "clip" / name);
   std::filesystem::remove(snapshot);
-  std::cout << "exact answers on fresh pictures of the training style, percent:\n";
-  for (const auto& [kind, percent] : scores) std::cout << "  " << kind << " " << percent << "\n";
+  print_scores(scores, flags.json);
 }
 
 }  // namespace
 
 void add_pretrain(CLI::App& app) {
-  auto file = std::make_shared<std::string>();
-  auto out = std::make_shared<std::string>();
-  auto sets = std::make_shared<std::vector<std::string>>();
+  auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("pretrain", "Train the built-in base from nothing on the data pack");
-  command->add_option("CONFIG", *file, "Settings, e.g. configs/pretrain/mini.toml")->required()->check(CLI::ExistingFile)->type_name("");
-  command->add_option("--out", *out, "Folder of the model; an interrupted training there goes on")->type_name("DIR");
-  command->add_option("--set", *sets, "One setting, e.g. train.steps=2000 (repeatable)")->take_all()->type_name("KEY=VALUE");
-  command->footer("Example:\n  mcit pretrain configs/pretrain/mini.toml --out base");
-  command->callback([file, out, sets] { pretrain(*file, *sets, *out); });
+  command->add_option("CONFIG", flags->config, "Settings, e.g. configs/pretrain/mini.toml")
+      ->required()
+      ->check(CLI::ExistingFile)
+      ->type_name("");
+  command->add_option("--out", flags->out, "Folder of the model; an interrupted training there goes on")
+      ->type_name("DIR");
+  command->add_option("--set", flags->sets, "One setting, e.g. train.steps=2000 (repeatable)")
+      ->take_all()
+      ->type_name("KEY=VALUE");
+  command
+      ->add_option("--measure", flags->measure,
+                   "Train nothing: only measure this model on the mixture's kinds")
+      ->type_name("DIR|NAME");
+  command->add_flag("--json", flags->json, "The table of scores as JSON");
+  command->footer(
+      "Examples:\n  mcit pretrain configs/pretrain/mini.toml --out base\n"
+      "  mcit pretrain configs/pretrain/mini.toml --measure mini");
+  command->callback([flags] {
+    try {
+      pretrain(*flags);
+    } catch (const Interrupted&) {
+      log::warn("interrupted; what was trained is kept, the same command goes on");
+      throw;
+    }
+  });
 }
 
 }  // namespace mcit

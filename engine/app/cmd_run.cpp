@@ -8,17 +8,18 @@
 #include "app/experiment.hpp"
 #include "core/console.hpp"
 #include "core/files.hpp"
-#include "core/log.hpp"
+#include "core/hash.hpp"
 #include "core/json.hpp"
+#include "core/log.hpp"
 #include "core/progress.hpp"
 #include "core/run_dir.hpp"
 #include "core/system.hpp"
 #include "mcit/abi.hpp"
 #include "mcit/build_tag.hpp"
 #include "mcit/errors.hpp"
+#include "metrics/matrix_io.hpp"
 #include "plugin/catalogue.hpp"
 #include "report/comparison.hpp"
-#include "metrics/matrix_io.hpp"
 #include "report/heatmap.hpp"
 
 namespace mcit {
@@ -63,13 +64,32 @@ Config gather(const Flags& flags) {
   if (flags.seed) config.set("seed=" + std::to_string(*flags.seed));
   if (!flags.order.empty()) config.set("order=" + Json(flags.order).dump());
   for (const std::string& assignment : flags.sets) config.set(assignment);
+  std::vector<std::string> folders;
+  for (const std::string& folder : flags.plugin_dirs)
+    folders.push_back(std::filesystem::absolute(folder).lexically_normal().string());
+  for (const std::filesystem::path& folder : config.child("plugins").paths("path"))
+    folders.push_back(folder.string());
+  if (!folders.empty()) config.set("plugins.path=" + Json(folders).dump());
   return config;
+}
+
+/// A resumed run goes on with what it began with; what would change its numbers is refused instead of
+/// ignored.
+Config resumed(const Flags& flags) {
+  const bool more = !flags.config.empty() || !flags.suite.empty() || !flags.strategy.empty() ||
+                    !flags.out.empty() || !flags.model.empty() || !flags.data.empty() ||
+                    !flags.device.empty() || flags.seed || !flags.sets.empty() || !flags.order.empty() ||
+                    flags.overwrite;
+  if (more)
+    throw ConfigError("--resume", "goes on with the settings that the run began with",
+                      "leave out everything but --plugin-dir and --stop-after, or start a new run");
+  return Config::read(std::filesystem::path(flags.resume) / "config.toml");
 }
 
 Settings read_settings(const Config& config) {
   Settings s;
-  s.suite = config.text("suite", "mini4");
-  s.model = config.text("model", "mini");
+  s.suite = config.name_or_path("suite", "mini4");
+  s.model = config.name_or_path("model", "mini");
   s.device = config.text("device", "cpu");
   s.order = config.texts("order", {});
   s.data = config.path("data", "");
@@ -107,7 +127,7 @@ Settings read_settings(const Config& config) {
   s.feature_memory_mb = data.integer("feature_memory_mb", s.feature_memory_mb, 0);
   s.pad_square = data.flag("pad_square", false);
   s.prompt_template = data.text("template", "");
-  for (const std::string& folder : config.child("plugins").texts("path", {})) s.plugin_path.emplace_back(folder);
+  s.plugin_path = config.child("plugins").paths("path");
   config.finish();
   s.loop.seed = s.seed;
   return s;
@@ -116,44 +136,48 @@ Settings read_settings(const Config& config) {
 RunDir open_run(const Flags& flags, Settings& s) {
   if (!flags.resume.empty()) return RunDir::open(flags.resume);
   if (s.out.empty()) {
-    s.out = std::filesystem::path("runs") / (s.suite.ends_with(".toml") ? std::filesystem::path(s.suite).stem().string() : s.suite) / (s.strategy + "-" + std::to_string(s.seed));
+    s.out = std::filesystem::path("runs") /
+            (s.suite.ends_with(".toml") ? std::filesystem::path(s.suite).stem().string() : s.suite) /
+            (s.strategy + "-" + std::to_string(s.seed));
   }
   return flags.overwrite ? RunDir::overwrite(s.out) : RunDir::create(s.out);
 }
 
 void write_views(const RunDir& run, const RunResult& result) {
   write_atomic(run.matrix_csv(), matrix_to_csv(result.matrix, result.stage_names()));
-  write_atomic(run.matrix_svg(), heatmap_svg(result.matrix, result.strategy + " on " + result.suite + ", seed " + std::to_string(result.seed), result.stage_names()));
+  write_atomic(run.matrix_svg(),
+               heatmap_svg(result.matrix,
+                           result.strategy + " on " + result.suite + ", seed " + std::to_string(result.seed),
+                           result.stage_names()));
 }
 
 void run_command(const Flags& flags, const std::string& command_line) {
-  Config config;
-  if (flags.resume.empty()) {
-    config = gather(flags);
-  } else {
-    const auto file = std::filesystem::path(flags.resume) / "config.toml";
-    config = Config::read(file);
-    for (const std::string& assignment : flags.sets) config.set(assignment);
-  }
+  Config config = flags.resume.empty() ? gather(flags) : resumed(flags);
   Settings s = read_settings(config);
   const at::Device device = open_device(s.device);
   const int threads = set_threads(s.threads);
 
-  std::vector<std::filesystem::path> dirs(flags.plugin_dirs.begin(), flags.plugin_dirs.end());
-  const Catalogue catalogue(plugin_folders(dirs, s.plugin_path));
+  const bool fresh = flags.resume.empty();  // then the settings hold the command line's folders already
+  const std::vector<std::filesystem::path> dirs(flags.plugin_dirs.begin(), flags.plugin_dirs.end());
+  const Catalogue catalogue(
+      plugin_folders(fresh ? std::vector<std::filesystem::path>() : dirs, s.plugin_path));
   catalogue.announce();
   const PluginReport& provider = catalogue.provider(s.strategy);  // before anything is written
 
   const Suite suite = open_suite(s.suite, s.order, s.data);
   OpenModel open = open_model(find_model(s.model), device, s.pad_square);
-  const Encoder encoder = make_encoder(open, s.prompt_template.empty() ? suite.prompt_template : s.prompt_template);
+  const Encoder encoder =
+      make_encoder(open, s.prompt_template.empty() ? suite.prompt_template : s.prompt_template);
   RunResult result;
   std::vector<StreamTask> tasks = encode_suite(suite, encoder, result.provenance.data);
   for (std::size_t j = 0; j < tasks.size(); ++j) {
     StreamTask& task = tasks[j];
-    const double per_epoch = static_cast<double>(task.train.size()) / static_cast<double>(s.loop.train.batch * s.loop.train.accumulation);
-    if (s.epochs > 0.0) task.steps = static_cast<std::int64_t>(std::max(1.0, std::ceil(per_epoch * s.epochs)));
-    else if (task.steps == 0) task.steps = s.loop.train.steps;
+    const double per_epoch = static_cast<double>(task.train.size()) /
+                             static_cast<double>(s.loop.train.batch * s.loop.train.accumulation);
+    if (s.epochs > 0.0)
+      task.steps = static_cast<std::int64_t>(std::max(1.0, std::ceil(per_epoch * s.epochs)));
+    else if (task.steps == 0)
+      task.steps = s.loop.train.steps;
     result.tasks.push_back({task.info.name, task.info.test_examples, suite.tasks[j].chance});
   }
 
@@ -161,7 +185,8 @@ void run_command(const Flags& flags, const std::string& command_line) {
   head.suite = suite.name;
   head.strategy = s.strategy;
   head.seed = s.seed;
-  std::unique_ptr<FeatureStore> features = install_features(open, static_cast<std::uint64_t>(s.feature_memory_mb) << 20, static_cast<int>(s.loader_threads));
+  std::unique_ptr<FeatureStore> features = install_features(
+      open, static_cast<std::uint64_t>(s.feature_memory_mb) << 20, static_cast<int>(s.loader_threads));
   if (s.cell_cache) s.loop.cell_cache = user_cache_dir() / "cells";
   s.loop.engine_hash = engine_hash();
   s.loop.stop_after = flags.stop_after;
@@ -173,14 +198,18 @@ void run_command(const Flags& flags, const std::string& command_line) {
     void warn(const std::string&) override {}
     void record(const std::string&, double) override {}
     at::Generator generator() override { return at::globalContext().defaultGenerator(at::kCPU); }
-    ExamplePtr example(std::int64_t, std::int64_t) override { throw Error("host.example", "no task was trained yet"); }
+    ExamplePtr example(std::int64_t, std::int64_t) override {
+      throw Error("host.example", "no task was trained yet");
+    }
   } probe;
   catalogue.create(s.strategy, params, probe);
   config.child("strategy").adopt(params.resolved());
+  s.loop.strategy_hash =
+      Hasher().field(provider.hash).field(s.strategy).field(config.child("strategy").resolved()).hex();
 
   RunDir dir = open_run(flags, s);
   log::add_file(dir.log());
-  if (flags.resume.empty()) write_atomic(dir.config(), config.resolved());
+  if (fresh) write_atomic(dir.config(), config.resolved());
   head.provenance.command = command_line;
   head.provenance.config = read_file(dir.config());
   head.provenance.seeds = {{"run", std::to_string(s.seed)}};
@@ -199,16 +228,21 @@ void run_command(const Flags& flags, const std::string& command_line) {
   const DecodeText decode = [&](const std::vector<std::int64_t>& ids) { return encoder.decode(ids); };
   TaskLoop loop({*open.model, open.hash, tasks, features.get(), decode, dir}, s.loop);
   const StrategyPtr strategy = catalogue.create(s.strategy, params, loop.host());
-  log::info("strategy '", s.strategy, "', suite '", suite.name, "' (", tasks.size(), " tasks), seed ", s.seed, ", ", device.str(), ", ", threads, threads == 1 ? " thread" : " threads");
+  log::info("strategy '", s.strategy, "', suite '", suite.name, "' (", tasks.size(), " tasks), seed ", s.seed,
+            ", ", device.str(), ", ", threads, threads == 1 ? " thread" : " threads");
   const Stopwatch watch;
   try {
-    const RunResult done = loop.run(*strategy, s.strategy, head, !flags.resume.empty());
+    const RunResult done = loop.run(*strategy, s.strategy, head, !fresh);
     write_views(dir, done);
-    std::cout << comparison_terminal(compare_runs({{dir.root().string(), done}}), console::width(console::Stream::out), console::colours(console::Stream::out));
-    log::info(done.complete ? "done in " : "stopped after the stages asked for, ", duration_text(watch.seconds()), ": ", dir.root().string());
+    std::cout << comparison_terminal(compare_runs({{dir.root().string(), done}}),
+                                     console::width(console::Stream::out),
+                                     console::colours(console::Stream::out));
+    log::info(done.complete ? "done in " : "stopped after the stages asked for, ",
+              duration_text(watch.seconds()), ": ", dir.root().string());
     if (!done.complete) log::info("go on with: mcit run --resume ", dir.root().string());
   } catch (const Interrupted&) {
-    log::warn("interrupted; everything up to here is saved. Go on with: mcit run --resume ", dir.root().string());
+    log::warn("interrupted; everything up to here is saved. Go on with: mcit run --resume ",
+              dir.root().string());
     throw;
   }
 }
@@ -218,23 +252,35 @@ void run_command(const Flags& flags, const std::string& command_line) {
 void add_run(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("run", "Stream a suite's tasks through a model with one strategy");
-  command->add_option("CONFIG", flags->config, "Run settings as TOML; flags win over the file")->type_name("")->check(CLI::ExistingFile);
-  command->add_option("--strategy", flags->strategy, "Name of a strategy (mcit plugins lists them)")->type_name("NAME");
-  command->add_option("--suite", flags->suite, "Name of a suite or its TOML file [mini4]")->type_name("NAME|FILE");
+  command->add_option("CONFIG", flags->config, "Run settings as TOML; flags win over the file")
+      ->type_name("")
+      ->check(CLI::ExistingFile);
+  command->add_option("--strategy", flags->strategy, "Name of a strategy (mcit plugins lists them)")
+      ->type_name("NAME");
+  command->add_option("--suite", flags->suite, "Name of a suite or its TOML file [mini4]")
+      ->type_name("NAME|FILE");
   command->add_option("--seed", flags->seed, "Seed of everything random [1]")->type_name("N");
   command->add_option("--out", flags->out, "Folder of the run [runs/SUITE/STRATEGY-SEED]")->type_name("DIR");
-  command->add_option("--model", flags->model, "Model folder in Hugging Face form, or mini [mini]")->type_name("DIR|NAME");
+  command->add_option("--model", flags->model, "Model folder in Hugging Face form, or mini [mini]")
+      ->type_name("DIR|NAME");
   command->add_option("--data", flags->data, "Folder that the suite's files start from")->type_name("DIR");
-  command->add_option("--order", flags->order, "Tasks in this order, a subset allowed, e.g. geo,vqa")->delimiter(',')->type_name("TASKS");
+  command->add_option("--order", flags->order, "Tasks in this order, a subset allowed, e.g. geo,vqa")
+      ->delimiter(',')
+      ->type_name("TASKS");
   command->add_option("--device", flags->device, "cpu, cuda or cuda:N [cpu]")->type_name("NAME");
-  command->add_option("--set", flags->sets, "One setting, e.g. train.lr=1e-3 (repeatable)")->type_name("KEY=VALUE")->take_all();
-  command->add_option("--plugin-dir", flags->plugin_dirs, "Folder of strategy plugins (repeatable)")->type_name("DIR");
+  command->add_option("--set", flags->sets, "One setting, e.g. train.lr=1e-3 (repeatable)")
+      ->type_name("KEY=VALUE")
+      ->take_all();
+  command->add_option("--plugin-dir", flags->plugin_dirs, "Folder of strategy plugins (repeatable)")
+      ->type_name("DIR");
   command->add_option("--resume", flags->resume, "Go on with the run in this folder")->type_name("DIR");
-  command->add_option("--stop-after", flags->stop_after, "Stop after this many stages; --resume goes on")->type_name("N");
+  command->add_option("--stop-after", flags->stop_after, "Stop after this many stages; --resume goes on")
+      ->type_name("N");
   command->add_flag("--overwrite", flags->overwrite, "Replace an earlier run in the output folder");
-  command->footer("Examples:\n  mcit run --suite mini4 --strategy sequential --seed 1 --out runs/seq\n"
-                  "  mcit run configs/runs/mini4.toml --strategy ewc --set strategy.lambda=1000\n"
-                  "  mcit run --resume runs/seq");
+  command->footer(
+      "Examples:\n  mcit run --suite mini4 --strategy sequential --seed 1 --out runs/seq\n"
+      "  mcit run configs/runs/mini4.toml --strategy ewc --set strategy.lambda=1000\n"
+      "  mcit run --resume runs/seq");
   command->callback([flags] {
     std::string line;
     std::ifstream raw("/proc/self/cmdline", std::ios::binary);

@@ -29,57 +29,80 @@ std::filesystem::path find_model(const std::string& name) {
 
 OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square) {
   Hasher hasher;
-  for (const char* file : {"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "preprocessor_config.json"})
+  for (const char* file : {"config.json", "model.safetensors", "model.safetensors.index.json",
+                           "tokenizer.json", "preprocessor_config.json"})
     if (std::filesystem::exists(folder / file)) hasher.field(file).field(hash_file(folder / file));
   for (const auto& entry : std::filesystem::directory_iterator(folder))
-    if (entry.path().filename().string().starts_with("model-") && entry.path().extension() == ".safetensors") hasher.field(hash_file(entry.path()));
+    if (entry.path().filename().string().starts_with("model-") && entry.path().extension() == ".safetensors")
+      hasher.field(hash_file(entry.path()));
   hasher.update(std::int64_t{pad_square});
-  OpenModel out{folder, Mllm::load(folder, device), Tokenizer::from_file(folder / "tokenizer.json"), Preprocessor::from_folder(folder, pad_square), hasher.hex()};
+  OpenModel out{folder, Mllm::load(folder, device), Tokenizer::from_file(folder / "tokenizer.json"),
+                Preprocessor::from_folder(folder, pad_square), hasher.hex()};
   const std::int64_t image = out.model->config().image_token_id;
   if (out.tokenizer.token_to_id("<image>") != image)
-    throw CheckpointError((folder / "tokenizer.json").string(), "its <image> token is not the model's image token " + std::to_string(image), "tokenizer and config.json belong to different models");
+    throw CheckpointError((folder / "tokenizer.json").string(),
+                          "its <image> token is not the model's image token " + std::to_string(image),
+                          "tokenizer and config.json belong to different models");
   if (std::filesystem::exists(folder / "clip" / "config.json"))
-    out.model->set_clip(load_clip(folder / "clip", device), [tokenizer = out.tokenizer, ends = out.model->config().text.eos_token_ids](const std::string& text) {
-      std::vector<std::int64_t> ids = tokenizer.encode(text, true);
-      ids.push_back(ends.front());
-      return ids;
-    });
+    out.model->set_clip(
+        load_clip(folder / "clip", device),
+        [tokenizer = out.tokenizer, ends = out.model->config().text.eos_token_ids](const std::string& text) {
+          std::vector<std::int64_t> ids = tokenizer.encode(text, true);
+          ids.push_back(ends.front());
+          return ids;
+        });
   return out;
 }
 
 Encoder make_encoder(const OpenModel& model, const std::string& prompt_template) {
   const LlavaConfig& c = model.model->config();
-  return Encoder(model.tokenizer, {prompt_template, c.image_tokens(), c.image_token_id, c.text.eos_token_ids.front(), c.text.max_position_embeddings});
+  return Encoder(model.tokenizer, {prompt_template, c.image_tokens(), c.image_token_id,
+                                   c.text.eos_token_ids.front(), c.text.max_position_embeddings});
 }
 
-Suite open_suite(const std::string& name, const std::vector<std::string>& order, const std::filesystem::path& data) {
+Suite open_suite(const std::string& name, const std::vector<std::string>& order,
+                 const std::filesystem::path& data) {
   Suite suite = read_suite(find_suite(name, {share_dir()}), order);
+  mini::MiniOptions options;
+  if (suite.builtin) {
+    options = mini::read_options(*suite.builtin);
+    if (!options.tasks.empty())
+      throw ConfigError(suite.builtin->where("tasks"), "the suite's [[tasks]] say which tasks there are",
+                        "remove the key");
+    suite.file.finish();
+  }
   if (!data.empty()) {
     suite.data = data;
   } else if (suite.builtin) {
     const mini::Pack pack(share_dir() / "mini" / "pack");
-    mini::MiniOptions options = mini::read_options(*suite.builtin);
-    suite.builtin->finish();
     for (const SuiteTask& task : suite.tasks) options.tasks.push_back(task.name);
     std::unique_ptr<Progress> progress;
-    suite.data = mini::materialise(pack, options, user_cache_dir() / "data", [&](std::string_view task, std::size_t, std::size_t count) {
-      if (!progress) progress = std::make_unique<Progress>("drawing the built-in tasks", static_cast<std::int64_t>(count), "tasks");
-      progress->advance(1, task);
-    });
+    suite.data = mini::materialise(
+        pack, options, user_cache_dir() / "data", [&](std::string_view task, std::size_t, std::size_t count) {
+          if (!progress)
+            progress = std::make_unique<Progress>("drawing the built-in tasks",
+                                                  static_cast<std::int64_t>(count), "tasks");
+          progress->advance(1, task);
+        });
   }
-  if (suite.data.empty()) throw ConfigError("suite '" + suite.name + "'", "does not say where its data lies", "give --data DIR");
-  if (!std::filesystem::is_directory(suite.data)) throw DataError(suite.data.string(), "is no folder", "give --data DIR, the folder that holds the suite's files");
+  if (suite.data.empty())
+    throw ConfigError("suite '" + suite.name + "'", "does not say where its data lies", "give --data DIR");
+  if (!std::filesystem::is_directory(suite.data))
+    throw DataError(suite.data.string(), "is no folder",
+                    "give --data DIR, the folder that holds the suite's files");
   return suite;
 }
 
-std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder, std::map<std::string, std::string>& data_hashes) {
+std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
+                                     std::map<std::string, std::string>& data_hashes) {
   std::vector<StreamTask> out;
   std::set<std::string> known;
   const auto picture = [&](const Record& record, const std::filesystem::path& file, std::size_t row) {
     if (record.image.empty()) return std::string();
     const std::string path = (suite.data / suite.image_root / record.image).string();
     if (!known.contains(path) && !std::filesystem::is_regular_file(path))
-      throw DataError(file.string() + ": row " + std::to_string(row + 1) + ": image", "'" + path + "' does not exist", "check image_root and --data");
+      throw DataError(file.string() + ": row " + std::to_string(row + 1) + ": image",
+                      "'" + path + "' does not exist", "check image_root and --data");
     known.insert(path);
     return path;
   };
@@ -91,18 +114,24 @@ std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
       if (!spec.suffix.empty()) record.turns.front().first += spec.suffix;
       return record;
     };
-    const std::vector<Record> train = read_records(train_file, RecordKind::train), test = read_records(test_file, RecordKind::test);
+    const std::vector<Record> train = read_records(train_file, RecordKind::train),
+                              test = read_records(test_file, RecordKind::test);
     for (std::size_t i = 0; i < train.size(); ++i) {
       Example example = encoder.train(with_suffix(train[i]), index, static_cast<std::int64_t>(i));
       example.image = picture(train[i], train_file, i);
       task.train.push_back(std::make_shared<const Example>(std::move(example)));
     }
     Hasher digest;
-    digest.field(encoder.digest()).field(spec.scorer).update(spec.max_new_tokens).field(hash_file(test_file)).field(spec.suffix);
+    digest.field(encoder.digest())
+        .field(spec.scorer)
+        .update(spec.max_new_tokens)
+        .field(hash_file(test_file))
+        .field(spec.suffix);
     task.eval.name = spec.name;
     task.eval.index = index;
     for (std::size_t i = 0; i < test.size(); ++i) {
-      Example example = encoder.test(with_suffix(test[i]), index, static_cast<std::int64_t>(i), spec.max_new_tokens);
+      Example example =
+          encoder.test(with_suffix(test[i]), index, static_cast<std::int64_t>(i), spec.max_new_tokens);
       example.image = picture(test[i], test_file, i);
       if (!example.image.empty()) digest.field(hash_file(example.image));
       task.eval.examples.push_back(std::make_shared<const Example>(std::move(example)));
@@ -113,11 +142,13 @@ std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
       answers.push_back(encoder.answer(answer));
       digest.field(answer);
     }
-    if (!answers.empty()) task.eval.answers = std::make_shared<const AnswerTrie>(answers, encoder.end_token());
+    if (!answers.empty())
+      task.eval.answers = std::make_shared<const AnswerTrie>(answers, encoder.end_token());
     task.eval.scorer = &find_scorer(spec.scorer);
     task.eval.max_new_tokens = spec.max_new_tokens;
     task.eval.digest = digest.hex();
-    task.info = {spec.name, static_cast<std::int64_t>(train.size()), static_cast<std::int64_t>(test.size()), spec.answers};
+    task.info = {spec.name, static_cast<std::int64_t>(train.size()), static_cast<std::int64_t>(test.size()),
+                 spec.answers};
     task.steps = spec.steps;
     data_hashes[spec.train.string()] = hash_file(train_file);
     data_hashes[spec.test.string()] = hash_file(test_file);
@@ -136,7 +167,8 @@ std::string engine_hash() {
   Hasher hasher;
   hasher.field(hash_file("/proc/self/exe"));
   for (const auto& folder : {executable_dir().parent_path() / "lib", executable_dir()})
-    if (std::filesystem::exists(folder / "libmcit_sdk.so")) hasher.field(hash_file(folder / "libmcit_sdk.so"));
+    if (std::filesystem::exists(folder / "libmcit_sdk.so"))
+      hasher.field(hash_file(folder / "libmcit_sdk.so"));
   return hasher.hex();
 }
 
@@ -144,9 +176,18 @@ std::unique_ptr<FeatureStore> install_features(OpenModel& open, std::uint64_t me
   Mllm& model = *open.model;
   const LlavaConfig& c = model.config();
   FeatureStoreOptions options{.folder = user_cache_dir() / "features",
-                              .key = Hasher().field(model.tower_hash()).field(open.preprocessor.digest()).field(at::toString(model.dtype())).field(model.device().str()).hex(),
-                              .shape = {c.image_tokens(), c.vision.hidden_size}, .memory_budget = memory_budget, .threads = threads};
-  const auto load = [preprocessor = open.preprocessor](const std::string& path) { return preprocessor.load(path); };
+                              .key = Hasher()
+                                         .field(model.tower_hash())
+                                         .field(open.preprocessor.digest())
+                                         .field(at::toString(model.dtype()))
+                                         .field(model.device().str())
+                                         .hex(),
+                              .shape = {c.image_tokens(), c.vision.hidden_size},
+                              .memory_budget = memory_budget,
+                              .threads = threads};
+  const auto load = [preprocessor = open.preprocessor](const std::string& path) {
+    return preprocessor.load(path);
+  };
   auto store = std::make_unique<FeatureStore>(std::move(options), load, [&model](const Tensor& pixels) {
     return model.vision_features(pixels.to(model.device(), model.dtype())).to(at::kFloat);
   });

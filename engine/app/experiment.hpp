@@ -37,11 +37,13 @@ OpenModel open_model(const std::filesystem::path& folder, at::Device device, boo
 Encoder make_encoder(const OpenModel& model, const std::string& prompt_template);
 
 /// Reads a suite and makes or finds its data. @param data folder given by the user, or empty
-Suite open_suite(const std::string& name, const std::vector<std::string>& order, const std::filesystem::path& data);
+Suite open_suite(const std::string& name, const std::vector<std::string>& order,
+                 const std::filesystem::path& data);
 
 /// Tokenizes every row of the suite and checks that every picture is there.
 /// @param data_hashes file -> hash of what was read
-std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder, std::map<std::string, std::string>& data_hashes);
+std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
+                                     std::map<std::string, std::string>& data_hashes);
 
 /// Threads for tensor work: `wanted`, or the usable cores for 0.
 int set_threads(std::int64_t wanted);

@@ -7,8 +7,8 @@
 #include "mcit/abi.hpp"
 #include "mcit/errors.hpp"
 
-// Exit codes: 0 done; 1 a check failed (check-plugin); 2 bad input or a failed run, with one line that says why;
-// 130 interrupted, with the state saved.
+// Exit codes: 0 done; 1 a check failed (check-plugin); 2 bad input or a failed run, with one line that says
+// why; 130 interrupted, with the state saved.
 int main(int argc, char** argv) {
   CLI::App app{"Continual-learning experiments on multimodal large language models.", "mcit"};
   app.set_version_flag("--version", mcit::build_info());
@@ -18,7 +18,9 @@ int main(int argc, char** argv) {
   app.add_flag("-q,--quiet", quiet, "Warnings and errors only");
   app.add_flag("-v,--verbose", verbose, "Also what is only of interest when something goes wrong");
   app.parse_complete_callback([&] {
-    mcit::log::to_console(quiet ? mcit::log::Level::warn : verbose ? mcit::log::Level::debug : mcit::log::Level::info);
+    mcit::log::to_console(quiet     ? mcit::log::Level::warn
+                          : verbose ? mcit::log::Level::debug
+                                    : mcit::log::Level::info);
   });
   mcit::install_interrupt_handler();
   mcit::add_run(app);
@@ -38,9 +40,11 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   } catch (const mcit::CheckFailed&) {
     return 1;
+  } catch (const mcit::Interrupted&) {
+    return 130;
   } catch (const std::exception& e) {
     mcit::log::error(e.what());
-    return mcit::interrupted() ? 130 : 2;
+    return 2;
   }
   return 0;
 }

@@ -250,6 +250,31 @@ std::filesystem::path Config::path(std::string_view key, std::string_view fallba
   return located_path;
 }
 
+std::vector<std::filesystem::path> Config::paths(std::string_view key) const {
+  const std::filesystem::path folder =
+      has(key) ? node_->given.at(std::string(key)).folder : std::filesystem::path();
+  std::vector<std::filesystem::path> out;
+  std::vector<std::string> written;
+  for (const std::string& text : texts(key, {})) {
+    out.push_back(located(text, folder));
+    written.push_back(out.back().string());
+  }
+  node_->answer(key, store(written));
+  return out;
+}
+
+std::string Config::name_or_path(std::string_view key, std::string_view fallback) const {
+  const std::string name = text(key, fallback);
+  const std::filesystem::path folder =
+      has(key) ? node_->given.at(std::string(key)).folder : std::filesystem::path();
+  const std::filesystem::path place = located(name, folder);
+  std::error_code none;
+  if (name.empty() || !std::filesystem::exists(place, none)) return name;
+  const std::string absolute = std::filesystem::absolute(place).lexically_normal().string();
+  node_->answer(key, absolute);
+  return absolute;
+}
+
 bool Config::require_flag(std::string_view key) const { return take_required<bool>(*node_, key, kFlag); }
 std::int64_t Config::require_integer(std::string_view key) const {
   return take_required<std::int64_t>(*node_, key, kInteger);

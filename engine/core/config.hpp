@@ -57,6 +57,10 @@ class Config {
   std::vector<std::string> texts(std::string_view key, std::vector<std::string> fallback) const;
   /// A relative path starts from the folder of the file it is written in. An empty text stays empty.
   std::filesystem::path path(std::string_view key, std::string_view fallback) const;
+  /// Paths in an array of texts; none when absent.
+  std::vector<std::filesystem::path> paths(std::string_view key) const;
+  /// A name, or the path of something that exists: then from the root, so that it is found from any folder.
+  std::string name_or_path(std::string_view key, std::string_view fallback) const;
 
   /// The same without a default. @throws ConfigError also when the key is absent.
   bool require_flag(std::string_view key) const;

@@ -20,8 +20,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockFile = ".mcit-run";
-constexpr std::array kOurs = {"result.json",   "matrix.csv", "matrix.svg",  "config.toml", "log.txt",
-                              "metrics.jsonl", "snapshots",  "predictions", kLockFile};
+constexpr std::array kOurs = {"nonfinite_batch.json", "result.json", "matrix.csv",    "matrix.svg",
+                              "config.toml",          "log.txt",     "metrics.jsonl", "snapshots",
+                              "predictions",          kLockFile};
 
 bool is_run(const fs::path& root) {
   std::error_code error;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <string>
 
 namespace mcit {
@@ -41,5 +42,11 @@ void install_interrupt_handler();
 bool interrupted() noexcept;
 void request_interrupt() noexcept;  ///< as if Ctrl-C had been pressed
 void clear_interrupt() noexcept;
+
+/// Ends a loop that was asked to stop, once what it did is saved. Whoever catches it says how to go on.
+class Interrupted : public std::exception {
+ public:
+  const char* what() const noexcept override { return "interrupted"; }
+};
 
 }  // namespace mcit

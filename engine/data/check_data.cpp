@@ -14,7 +14,8 @@ namespace {
 /// Collects the faults of one file, at most `limit` of them in full.
 class FileCheck {
  public:
-  FileCheck(DataReport& report, std::string task, std::string file, std::int64_t limit) : report_(report), task_(std::move(task)), file_(std::move(file)), limit_(limit) {}
+  FileCheck(DataReport& report, std::string task, std::string file, std::int64_t limit)
+      : report_(report), task_(std::move(task)), file_(std::move(file)), limit_(limit) {}
   void fault(std::int64_t row, const std::string& what) {
     ++report_.total_faults;
     if (shown_++ < limit_) report_.faults.push_back({task_, file_, row, what});
@@ -56,12 +57,14 @@ std::string question_key(const Record& record) { return record.image + "\n" + re
 
 void check_answer(const Context& context, FileCheck& check, std::int64_t row, const std::string& answer) {
   const auto& set = context.task.answers;
-  if (!set.empty() && std::find(set.begin(), set.end(), answer) == set.end()) check.fault(row, "answer: '" + answer + "' is not in the task's answer set");
+  if (!set.empty() && std::find(set.begin(), set.end(), answer) == set.end())
+    check.fault(row, "answer: '" + answer + "' is not in the task's answer set");
 }
 
 /// @return rows read, faulty ones included
-std::int64_t check_file(Context& context, DataReport& report, const std::filesystem::path& name, RecordKind kind, std::optional<std::int64_t> expected,
-                        std::int64_t limit, std::map<std::string, std::string>& answers_of) {
+std::int64_t check_file(Context& context, DataReport& report, const std::filesystem::path& name,
+                        RecordKind kind, std::optional<std::int64_t> expected, std::int64_t limit,
+                        std::map<std::string, std::string>& answers_of) {
   const auto file = context.suite.data / name;
   FileCheck check(report, context.task.name, file.string(), limit);
   std::vector<Record> records;
@@ -76,7 +79,8 @@ std::int64_t check_file(Context& context, DataReport& report, const std::filesys
     return 0;
   }
   const auto rows = static_cast<std::int64_t>(records.size() + bad.size());
-  if (expected && rows != *expected) check.fault(0, "holds " + std::to_string(rows) + " rows, the suite expects " + std::to_string(*expected));
+  if (expected && rows != *expected)
+    check.fault(0, "holds " + std::to_string(rows) + " rows, the suite expects " + std::to_string(*expected));
   std::set<std::string> ids;
   std::size_t next_bad = 0;
   std::int64_t row = 0;
@@ -89,7 +93,8 @@ std::int64_t check_file(Context& context, DataReport& report, const std::filesys
       answers_of.emplace(question_key(record), record.turns.front().second);
     } else {
       for (const std::string& gold : record.golds) check_answer(context, check, row, gold);
-      if (!record.image.empty() && answers_of.contains(question_key(record))) check.fault(row, "the same question about the same picture is a training row");
+      if (!record.image.empty() && answers_of.contains(question_key(record)))
+        check.fault(row, "the same question about the same picture is a training row");
     }
   }
   return rows;
@@ -97,7 +102,8 @@ std::int64_t check_file(Context& context, DataReport& report, const std::filesys
 
 }  // namespace
 
-DataReport check_data(const Suite& suite, bool deep, std::int64_t limit, const std::function<void(const std::string&)>& progress) {
+DataReport check_data(const Suite& suite, bool deep, std::int64_t limit,
+                      const std::function<void(const std::string&)>& progress) {
   DataReport report;
   std::map<std::string, std::string> pictures;
   for (const SuiteTask& task : suite.tasks) {
@@ -106,8 +112,10 @@ DataReport check_data(const Suite& suite, bool deep, std::int64_t limit, const s
     Context context{suite, task, deep, pictures};
     std::map<std::string, std::string> answers_of;
     TaskCheck check{task.name, 0, 0, 0};
-    check.train_rows = check_file(context, report, task.train, RecordKind::train, task.expected_train, limit, answers_of);
-    check.test_rows = check_file(context, report, task.test, RecordKind::test, task.expected_test, limit, answers_of);
+    check.train_rows =
+        check_file(context, report, task.train, RecordKind::train, task.expected_train, limit, answers_of);
+    check.test_rows =
+        check_file(context, report, task.test, RecordKind::test, task.expected_test, limit, answers_of);
     check.pictures = static_cast<std::int64_t>(pictures.size() - before);
     report.tasks.push_back(check);
   }

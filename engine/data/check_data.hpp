@@ -23,13 +23,14 @@ struct TaskCheck {
 
 struct DataReport {
   std::vector<TaskCheck> tasks;
-  std::vector<DataFault> faults;   ///< at most `limit` of each task and kind of file
+  std::vector<DataFault> faults;  ///< at most `limit` of each task and kind of file
   std::int64_t total_faults = 0;
 };
 
-/// Keys, types, ids and their repetition, pictures, answers against the closed set, row counts, test ids among the
-/// training rows of the same picture and question.
+/// Keys, types, ids and their repetition, pictures, answers against the closed set, row counts, test ids
+/// among the training rows of the same picture and question.
 /// @param deep also decode every picture
-DataReport check_data(const Suite& suite, bool deep, std::int64_t limit, const std::function<void(const std::string&)>& progress);
+DataReport check_data(const Suite& suite, bool deep, std::int64_t limit,
+                      const std::function<void(const std::string&)>& progress);
 
 }  // namespace mcit

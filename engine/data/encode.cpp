@@ -9,7 +9,8 @@ namespace mcit {
 namespace {
 
 constexpr const char* kSystem =
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and "
     "polite answers to the user's questions. ";
 
 }  // namespace
@@ -19,12 +20,17 @@ const std::vector<std::string>& prompt_templates() {
   return names;
 }
 
-Encoder::Encoder(Tokenizer tokenizer, EncoderOptions options) : tokenizer_(std::move(tokenizer)), options_(std::move(options)) {
+Encoder::Encoder(Tokenizer tokenizer, EncoderOptions options)
+    : tokenizer_(std::move(tokenizer)), options_(std::move(options)) {
   const auto& names = prompt_templates();
   if (std::find(names.begin(), names.end(), options_.prompt_template) == names.end())
-    throw ConfigError("prompt template", "unknown template '" + options_.prompt_template + "'", suggestion(options_.prompt_template, names));
+    throw ConfigError("prompt template", "unknown template '" + options_.prompt_template + "'",
+                      suggestion(options_.prompt_template, names));
   if (tokenizer_.token_to_id("<image>") != options_.image_token_id)
-    throw CheckpointError("tokenizer.json", "its <image> token is not the model's image token " + std::to_string(options_.image_token_id), "tokenizer and config.json belong to different models");
+    throw CheckpointError(
+        "tokenizer.json",
+        "its <image> token is not the model's image token " + std::to_string(options_.image_token_id),
+        "tokenizer and config.json belong to different models");
 }
 
 std::vector<Encoder::Turn> Encoder::render(const Record& record) const {
@@ -37,7 +43,8 @@ std::vector<Encoder::Turn> Encoder::render(const Record& record) const {
       out.push_back({(pictured ? "<image> " : i == 0 ? "" : " ") + question, " " + answer});
     } else {
       const std::string system = i == 0 && options_.prompt_template == "vicuna_v1" ? kSystem : "";
-      out.push_back({system + "USER: " + (pictured ? "<image>\n" : "") + question + " ASSISTANT:", " " + answer});
+      out.push_back(
+          {system + "USER: " + (pictured ? "<image>\n" : "") + question + " ASSISTANT:", " " + answer});
     }
   }
   return out;
@@ -45,39 +52,56 @@ std::vector<Encoder::Turn> Encoder::render(const Record& record) const {
 
 std::vector<std::int64_t> Encoder::tokens(const std::string& text, bool first) const {
   std::vector<std::int64_t> out;
-  for (const std::int64_t id : tokenizer_.encode(text, first)) out.insert(out.end(), id == options_.image_token_id ? static_cast<std::size_t>(options_.image_tokens) : 1, id);
+  for (const std::int64_t id : tokenizer_.encode(text, first))
+    out.insert(out.end(), id == options_.image_token_id ? static_cast<std::size_t>(options_.image_tokens) : 1,
+               id);
   return out;
 }
 
 void Encoder::check_length(const Record& record, std::size_t rows, std::int64_t room) const {
   if (static_cast<std::int64_t>(rows) + room <= options_.max_length) return;
-  throw DataError("row '" + record.id + "'", "takes " + std::to_string(rows) + " tokens" + (room > 0 ? " and up to " + std::to_string(room) + " for the answer" : ""),
+  throw DataError("row '" + record.id + "'",
+                  "takes " + std::to_string(rows) + " tokens" +
+                      (room > 0 ? " and up to " + std::to_string(room) + " for the answer" : ""),
                   "the model holds " + std::to_string(options_.max_length));
 }
 
 Example Encoder::train(const Record& record, std::int64_t task, std::int64_t index) const {
-  Example out{.task = task, .index = index, .id = record.id, .image = record.image, .prompt = {}, .answer = {}, .tokens = {}, .labels = {}, .prompt_length = 0};
+  Example out{.task = task,
+              .index = index,
+              .id = record.id,
+              .image = record.image,
+              .prompt = {},
+              .answer = {},
+              .tokens = {},
+              .labels = {},
+              .prompt_length = 0};
   std::string text;
   std::vector<std::int64_t> whole;
   for (const Turn& turn : render(record)) {
-    // Tokens of text joined are not always joined tokens: each prefix is tokenized whole and must stay a prefix.
+    // Tokens of text joined are not always joined tokens: each prefix is tokenized whole and must stay a
+    // prefix.
     text += turn.before;
     const std::vector<std::int64_t> prompt = tokens(text, true);
     text += turn.answer;
     std::vector<std::int64_t> answered = tokens(text, true);
-    const auto extends = [](const std::vector<std::int64_t>& longer, const std::vector<std::int64_t>& prefix) {
+    const auto extends = [](const std::vector<std::int64_t>& longer,
+                            const std::vector<std::int64_t>& prefix) {
       return longer.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), longer.begin());
     };
     if (whole.empty()) {
       out.prompt_length = static_cast<std::int64_t>(prompt.size());
       out.prompt = turn.before;
-      if (!extends(answered, prompt)) throw DataError("row '" + record.id + "'", "the tokens of its prompt change when the answer follows", "the prompt template does not suit this tokenizer");
+      if (!extends(answered, prompt))
+        throw DataError("row '" + record.id + "'", "the tokens of its prompt change when the answer follows",
+                        "the prompt template does not suit this tokenizer");
       whole = std::move(answered);
       out.labels.assign(whole.size(), -100);
       for (std::size_t i = prompt.size(); i < whole.size(); ++i) out.labels[i - 1] = whole[i];
     } else {
       // Later turns follow the end token, where tokenization starts anew.
-      const std::vector<std::int64_t> between = tokens(turn.before, false), reply = tokens(turn.answer, false);
+      const std::vector<std::int64_t> between = tokens(turn.before, false),
+                                      reply = tokens(turn.answer, false);
       whole.insert(whole.end(), between.begin(), between.end());
       out.labels.resize(whole.size() + reply.size(), -100);
       for (std::size_t i = 0; i < reply.size(); ++i) out.labels[whole.size() + i - 1] = reply[i];
@@ -95,7 +119,15 @@ Example Encoder::train(const Record& record, std::int64_t task, std::int64_t ind
 
 Example Encoder::test(const Record& record, std::int64_t task, std::int64_t index, std::int64_t room) const {
   const Turn turn = render(record).front();
-  Example out{.task = task, .index = index, .id = record.id, .image = record.image, .prompt = turn.before, .answer = record.golds.front(), .tokens = tokens(turn.before, true), .labels = {}, .prompt_length = 0};
+  Example out{.task = task,
+              .index = index,
+              .id = record.id,
+              .image = record.image,
+              .prompt = turn.before,
+              .answer = record.golds.front(),
+              .tokens = tokens(turn.before, true),
+              .labels = {},
+              .prompt_length = 0};
   out.prompt_length = static_cast<std::int64_t>(out.tokens.size());
   out.labels.assign(out.tokens.size(), -100);
   check_length(record, out.tokens.size(), room);
@@ -114,7 +146,14 @@ std::string Encoder::decode(const std::vector<std::int64_t>& ids) const {
 }
 
 std::string Encoder::digest() const {
-  return Hasher().field(tokenizer_.digest()).field(options_.prompt_template).update(options_.image_tokens).update(options_.image_token_id).update(options_.eos_token_id).update(options_.max_length).hex();
+  return Hasher()
+      .field(tokenizer_.digest())
+      .field(options_.prompt_template)
+      .update(options_.image_tokens)
+      .update(options_.image_token_id)
+      .update(options_.eos_token_id)
+      .update(options_.max_length)
+      .hex();
 }
 
 }  // namespace mcit

@@ -19,10 +19,10 @@ const std::vector<std::string>& prompt_templates();
 
 struct EncoderOptions {
   std::string prompt_template = "plain";
-  std::int64_t image_tokens = 0;        ///< visual tokens a picture
+  std::int64_t image_tokens = 0;  ///< visual tokens a picture
   std::int64_t image_token_id = 0;
   std::int64_t eos_token_id = 2;
-  std::int64_t max_length = 2048;       ///< rows the model can hold
+  std::int64_t max_length = 2048;  ///< rows the model can hold
 };
 
 class Encoder {
@@ -30,8 +30,8 @@ class Encoder {
   /// @throws ConfigError for an unknown template; CheckpointError when the tokenizer has no "<image>" token.
   Encoder(Tokenizer tokenizer, EncoderOptions options);
 
-  /// Prompt, answers and labels of a training row. @throws DataError naming the id when it is too long or when the
-  /// prompt's ids are no prefix of the whole's.
+  /// Prompt, answers and labels of a training row. @throws DataError naming the id when it is too long or
+  /// when the prompt's ids are no prefix of the whole's.
   Example train(const Record& record, std::int64_t task, std::int64_t index) const;
   /// The prompt of a test row; labels are all -100. @param room rows that the answer may take
   Example test(const Record& record, std::int64_t task, std::int64_t index, std::int64_t room) const;

@@ -18,8 +18,8 @@
 namespace mcit {
 namespace {
 
-/// Pictures that go through the tower together. Always exactly this many (the last ones padded), so that a picture's
-/// features do not depend on how many others were missing.
+/// Pictures that go through the tower together. Always exactly this many (the last ones padded), so that a
+/// picture's features do not depend on how many others were missing.
 constexpr std::int64_t kTowerBatch = 32;
 constexpr std::size_t kNameBytes = 32, kSumBytes = 32;  // hex digests of picture and record
 
@@ -31,9 +31,9 @@ struct FeatureStore::State {
   Compute compute;
   std::size_t data_bytes = 0;
   int file = -1;
-  std::unordered_map<std::string, std::int64_t> on_disk;     ///< picture digest -> record number
-  std::unordered_map<std::string, Tensor> in_memory;         ///< picture digest -> features
-  std::unordered_map<std::string, std::string> digest_of;    ///< path -> picture digest
+  std::unordered_map<std::string, std::int64_t> on_disk;   ///< picture digest -> record number
+  std::unordered_map<std::string, Tensor> in_memory;       ///< picture digest -> features
+  std::unordered_map<std::string, std::string> digest_of;  ///< path -> picture digest
   std::uint64_t memory = 0;
   std::int64_t computed = 0, scanned = 0;
 
@@ -45,7 +45,9 @@ struct FeatureStore::State {
     return found->second;
   }
 
-  std::string checksum(std::string_view name, std::string_view data) const { return Hasher().update(name).update(data).hex(); }
+  std::string checksum(std::string_view name, std::string_view data) const {
+    return Hasher().update(name).update(data).hex();
+  }
 
   /// Records that this or another process appended since the last look.
   void scan() {
@@ -54,7 +56,9 @@ struct FeatureStore::State {
     const auto records = static_cast<std::int64_t>(static_cast<std::size_t>(info.st_size) / record_bytes());
     for (; scanned < records; ++scanned) {
       std::string name(kNameBytes, '\0');
-      if (::pread(file, name.data(), kNameBytes, scanned * static_cast<off_t>(record_bytes())) != static_cast<ssize_t>(kNameBytes)) return;
+      if (::pread(file, name.data(), kNameBytes, scanned * static_cast<off_t>(record_bytes())) !=
+          static_cast<ssize_t>(kNameBytes))
+        return;
       on_disk[name] = scanned;
     }
   }
@@ -66,9 +70,11 @@ struct FeatureStore::State {
     Tensor out = at::empty(options.shape, at::kFloat);
     const off_t at = found->second * static_cast<off_t>(record_bytes());
     const bool whole = ::pread(file, head.data(), head.size(), at) == static_cast<ssize_t>(head.size()) &&
-                       ::pread(file, out.data_ptr(), data_bytes, at + static_cast<off_t>(head.size())) == static_cast<ssize_t>(data_bytes);
+                       ::pread(file, out.data_ptr(), data_bytes, at + static_cast<off_t>(head.size())) ==
+                           static_cast<ssize_t>(data_bytes);
     const std::string_view data(static_cast<const char*>(out.const_data_ptr()), data_bytes);
-    if (whole && head.substr(0, kNameBytes) == name && head.substr(kNameBytes) == checksum(name, data)) return out;
+    if (whole && head.substr(0, kNameBytes) == name && head.substr(kNameBytes) == checksum(name, data))
+      return out;
     log::warn("feature cache: a damaged record is computed again");
     on_disk.erase(found);
     return {};
@@ -90,7 +96,8 @@ struct FeatureStore::State {
     }
     ::flock(file, LOCK_UN);
     if (!written) {
-      log::warn("feature cache in ", options.folder.string(), ": ", std::strerror(errno), "; features stay in memory only");
+      log::warn("feature cache in ", options.folder.string(), ": ", std::strerror(errno),
+                "; features stay in memory only");
       ::close(file);
       file = -1;
     }
@@ -116,7 +123,8 @@ struct FeatureStore::State {
     std::mutex mutex;
     const auto work = [&](std::size_t first) {
       try {
-        for (std::size_t i = first; i < paths.size(); i += static_cast<std::size_t>(options.threads)) pixels[i] = load(paths[i]);
+        for (std::size_t i = first; i < paths.size(); i += static_cast<std::size_t>(options.threads))
+          pixels[i] = load(paths[i]);
       } catch (...) {
         const std::lock_guard lock(mutex);
         if (!failure) failure = std::current_exception();
@@ -140,7 +148,8 @@ struct FeatureStore::State {
       const at::NoGradGuard no_grad;
       features = compute(at::stack(pixels)).to(at::kCPU, at::kFloat).contiguous();
     }
-    if (features.sizes().slice(1) != at::IntArrayRef(options.shape)) throw Error("feature cache", "the tower gave features of another shape than announced");
+    if (features.sizes().slice(1) != at::IntArrayRef(options.shape))
+      throw Error("feature cache", "the tower gave features of another shape than announced");
     for (std::int64_t i = 0; i < count; ++i) {
       const std::string& name = digest(paths[static_cast<std::size_t>(i)]);
       const Tensor one = features[i].clone();
@@ -152,7 +161,8 @@ struct FeatureStore::State {
   }
 };
 
-FeatureStore::FeatureStore(FeatureStoreOptions options, Load load, Compute compute) : state_(std::make_unique<State>()) {
+FeatureStore::FeatureStore(FeatureStoreOptions options, Load load, Compute compute)
+    : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.options = std::move(options);
   s.load = std::move(load);
@@ -163,7 +173,8 @@ FeatureStore::FeatureStore(FeatureStoreOptions options, Load load, Compute compu
   std::filesystem::create_directories(s.options.folder, ignored);
   const auto file = s.options.folder / (s.options.key + ".features");
   s.file = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (s.file < 0) log::warn("feature cache ", file.string(), ": ", std::strerror(errno), "; features stay in memory only");
+  if (s.file < 0)
+    log::warn("feature cache ", file.string(), ": ", std::strerror(errno), "; features stay in memory only");
   s.scan();
 }
 
@@ -176,24 +187,30 @@ Tensor FeatureStore::get(const std::string& path) {
   if (features.defined()) return features;
   state_->run_tower({path});
   features = state_->ready(path);
-  if (!features.defined()) throw DataError(path, "its features could not be kept", "is the cache folder full?");
+  if (!features.defined())
+    throw DataError(path, "its features could not be kept", "is the cache folder full?");
   return features;
 }
 
-void FeatureStore::prefetch(const std::vector<std::string>& paths, const std::function<void(std::int64_t)>& progress) {
+void FeatureStore::prefetch(const std::vector<std::string>& paths,
+                            const std::function<void(std::int64_t)>& progress) {
   std::vector<std::string> missing;
   std::unordered_map<std::string, bool> seen;
   std::int64_t ready = 0;
   state_->scan();
   for (const std::string& path : paths) {
     const std::string& name = state_->digest(path);
-    if (seen.emplace(name, true).second && !state_->in_memory.contains(name) && !state_->on_disk.contains(name)) missing.push_back(path);
-    else ++ready;
+    if (seen.emplace(name, true).second && !state_->in_memory.contains(name) &&
+        !state_->on_disk.contains(name))
+      missing.push_back(path);
+    else
+      ++ready;
   }
   if (progress && ready > 0) progress(ready);
   for (std::size_t begin = 0; begin < missing.size(); begin += kTowerBatch) {
     const std::size_t end = std::min(missing.size(), begin + kTowerBatch);
-    state_->run_tower({missing.begin() + static_cast<std::ptrdiff_t>(begin), missing.begin() + static_cast<std::ptrdiff_t>(end)});
+    state_->run_tower({missing.begin() + static_cast<std::ptrdiff_t>(begin),
+                       missing.begin() + static_cast<std::ptrdiff_t>(end)});
     if (progress) progress(static_cast<std::int64_t>(end - begin));
   }
 }

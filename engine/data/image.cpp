@@ -18,7 +18,9 @@ namespace {
 
 void check_size(std::int64_t width, std::int64_t height, const std::string& where) {
   if (width <= 0 || height <= 0) throw DataError(where, "the picture has no pixels");
-  if (width > kMaxPixels / height) throw DataError(where, "the picture claims " + std::to_string(width) + " x " + std::to_string(height) + " pixels, more than is believed");
+  if (width > kMaxPixels / height)
+    throw DataError(where, "the picture claims " + std::to_string(width) + " x " + std::to_string(height) +
+                               " pixels, more than is believed");
 }
 
 struct JpegFailure {
@@ -34,7 +36,8 @@ struct JpegFailure {
 }
 
 /// No object with a destructor lives in this frame: longjmp leaves it.
-bool read_jpeg(std::string_view bytes, jpeg_decompress_struct& info, JpegFailure& failure, Image& out, bool (*accept)(std::int64_t, std::int64_t)) {
+bool read_jpeg(std::string_view bytes, jpeg_decompress_struct& info, JpegFailure& failure, Image& out,
+               bool (*accept)(std::int64_t, std::int64_t)) {
   if (setjmp(failure.escape) != 0) return false;
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
@@ -48,7 +51,8 @@ bool read_jpeg(std::string_view bytes, jpeg_decompress_struct& info, JpegFailure
   const std::size_t channels = four ? 4 : 3;
   out.rgb.resize(static_cast<std::size_t>(out.width) * static_cast<std::size_t>(out.height) * channels);
   while (info.output_scanline < info.output_height) {
-    JSAMPROW row = out.rgb.data() + static_cast<std::size_t>(info.output_scanline) * static_cast<std::size_t>(out.width) * channels;
+    JSAMPROW row = out.rgb.data() + static_cast<std::size_t>(info.output_scanline) *
+                                        static_cast<std::size_t>(out.width) * channels;
     jpeg_read_scanlines(&info, &row, 1);
   }
   jpeg_finish_decompress(&info);
@@ -75,7 +79,9 @@ Image decode_jpeg(std::string_view bytes, const std::string& where) {
   info.err = jpeg_std_error(&failure.base);
   failure.base.error_exit = jpeg_failed;
   failure.base.emit_message = [](j_common_ptr, int) {};
-  const bool whole = read_jpeg(bytes, info, failure, out, [](std::int64_t w, std::int64_t h) { return w > 0 && h > 0 && w <= kMaxPixels / h; });
+  const bool whole = read_jpeg(bytes, info, failure, out, [](std::int64_t w, std::int64_t h) {
+    return w > 0 && h > 0 && w <= kMaxPixels / h;
+  });
   const std::int64_t width = info.image_width, height = info.image_height;
   jpeg_destroy_decompress(&info);
   if (!whole) throw DataError(where, std::string("damaged JPEG: ") + failure.message);
@@ -105,15 +111,19 @@ bool read_png_rows(png_structp png, png_infop info, Image& out, std::vector<png_
   if (setjmp(png_jmpbuf(png)) != 0) return false;
   png_read_info(png, info);
   const std::int64_t width = png_get_image_width(png, info), height = png_get_image_height(png, info);
-  if (width <= 0 || height <= 0 || width > kMaxPixels / height) png_error(png, "more pixels than are believed");
+  if (width <= 0 || height <= 0 || width > kMaxPixels / height)
+    png_error(png, "more pixels than are believed");
   const int type = png_get_color_type(png, info), depth = png_get_bit_depth(png, info);
   if (type == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
   if (type == PNG_COLOR_TYPE_GRAY && depth < 8) png_set_expand_gray_1_2_4_to_8(png);
-  // Pillow reads 16-bit RGB by its high byte; 16-bit grey is a mode of its own whose values convert("RGB") clips to 255.
+  // Pillow reads 16-bit RGB by its high byte; 16-bit grey is a mode of its own whose values convert("RGB")
+  // clips to 255.
   const bool wide_grey = depth == 16 && type == PNG_COLOR_TYPE_GRAY;
   if (depth == 16 && !wide_grey) png_set_strip_16(png);
-  if ((type & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS) != 0) png_set_strip_alpha(png);
-  if (!wide_grey && (type == PNG_COLOR_TYPE_GRAY || type == PNG_COLOR_TYPE_GRAY_ALPHA)) png_set_gray_to_rgb(png);
+  if ((type & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS) != 0)
+    png_set_strip_alpha(png);
+  if (!wide_grey && (type == PNG_COLOR_TYPE_GRAY || type == PNG_COLOR_TYPE_GRAY_ALPHA))
+    png_set_gray_to_rgb(png);
   png_set_interlace_handling(png);
   png_read_update_info(png, info);
   const std::size_t stride = png_get_rowbytes(png, info), pixels = static_cast<std::size_t>(width);
@@ -138,7 +148,8 @@ bool read_png_rows(png_structp png, png_infop info, Image& out, std::vector<png_
 
 Image decode_png(std::string_view bytes, const std::string& where) {
   PngInput input{bytes, 0, {}};
-  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, png_failed, [](png_structp, png_const_charp) {});
+  png_structp png =
+      png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, png_failed, [](png_structp, png_const_charp) {});
   png_infop info = png == nullptr ? nullptr : png_create_info_struct(png);
   if (info == nullptr) throw DataError(where, "libpng has no memory");
   png_set_read_fn(png, &input, png_read);
@@ -151,7 +162,8 @@ Image decode_png(std::string_view bytes, const std::string& where) {
   return out;
 }
 
-// ---- Pillow's resize -------------------------------------------------------------------------------------------
+// ---- Pillow's resize
+// -------------------------------------------------------------------------------------------
 
 constexpr int kBits = 22;  // Pillow's PRECISION_BITS: 32 - 8 - 2
 
@@ -159,13 +171,16 @@ double sinc(double x) { return x == 0.0 ? 1.0 : std::sin(x * std::numbers::pi) /
 
 double weight(Resample filter, double x) {
   switch (filter) {
-    case Resample::bilinear: return std::max(0.0, 1.0 - std::abs(x));
+    case Resample::bilinear:
+      return std::max(0.0, 1.0 - std::abs(x));
     case Resample::bicubic:
       x = std::abs(x);
       if (x < 1.0) return (1.5 * x - 2.5) * x * x + 1.0;
       return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5 : 0.0;
-    case Resample::lanczos: return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
-    case Resample::nearest: break;
+    case Resample::lanczos:
+      return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+    case Resample::nearest:
+      break;
   }
   return 0.0;
 }
@@ -176,13 +191,15 @@ struct Taps {
   std::size_t at = 0;  ///< index of the first weight
 };
 
-void plan_axis(int in, int out, Resample filter, std::vector<Taps>& taps, std::vector<std::int32_t>& weights) {
+void plan_axis(int in, int out, Resample filter, std::vector<Taps>& taps,
+               std::vector<std::int32_t>& weights) {
   const double support = filter == Resample::bilinear ? 1.0 : filter == Resample::bicubic ? 2.0 : 3.0;
   const double scale = static_cast<double>(in) / out, widen = std::max(scale, 1.0);
   std::vector<double> values;
   for (int i = 0; i < out; ++i) {
     const double centre = (i + 0.5) * scale;
-    const int first = std::max(static_cast<int>(centre - support * widen + 0.5), 0), last = std::min(static_cast<int>(centre + support * widen + 0.5), in);
+    const int first = std::max(static_cast<int>(centre - support * widen + 0.5), 0),
+              last = std::min(static_cast<int>(centre + support * widen + 0.5), in);
     values.clear();
     double total = 0.0;
     for (int x = first; x < last; ++x) {
@@ -203,7 +220,9 @@ Image resize_width(const Image& in, int width, Resample filter) {
   std::vector<Taps> taps;
   std::vector<std::int32_t> weights;
   plan_axis(in.width, width, filter, taps, weights);
-  Image out{width, in.height, std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(in.height) * 3)};
+  Image out{
+      width, in.height,
+      std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(in.height) * 3)};
   for (int y = 0; y < in.height; ++y) {
     const std::uint8_t* from = in.row(y);
     std::uint8_t* to = out.row(y);
@@ -246,12 +265,15 @@ Image resize_height(const Image& in, int height, Resample filter) {
 }
 
 Image resize_nearest(const Image& in, int width, int height) {
-  Image out{width, height, std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3)};
+  Image out{
+      width, height,
+      std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3)};
   for (int y = 0; y < height; ++y) {
     const int sy = std::min(static_cast<int>((y + 0.5) * in.height / height), in.height - 1);
     for (int x = 0; x < width; ++x) {
       const int sx = std::min(static_cast<int>((x + 0.5) * in.width / width), in.width - 1);
-      std::memcpy(out.row(y) + static_cast<std::size_t>(x) * 3, in.row(sy) + static_cast<std::size_t>(sx) * 3, 3);
+      std::memcpy(out.row(y) + static_cast<std::size_t>(x) * 3, in.row(sy) + static_cast<std::size_t>(sx) * 3,
+                  3);
     }
   }
   return out;
@@ -262,7 +284,9 @@ void paste(const Image& from, Image& to, int left, int top) {
   const int x0 = std::max(0, left), x1 = std::min(to.width, left + from.width);
   if (x0 >= x1) return;
   for (int y = std::max(0, top); y < std::min(to.height, top + from.height); ++y)
-    std::memcpy(to.row(y) + static_cast<std::size_t>(x0) * 3, from.row(y - top) + static_cast<std::size_t>(x0 - left) * 3, static_cast<std::size_t>(x1 - x0) * 3);
+    std::memcpy(to.row(y) + static_cast<std::size_t>(x0) * 3,
+                from.row(y - top) + static_cast<std::size_t>(x0 - left) * 3,
+                static_cast<std::size_t>(x1 - x0) * 3);
 }
 
 }  // namespace
@@ -283,13 +307,16 @@ void write_png(const std::filesystem::path& file, const Image& image) {
   header.format = PNG_FORMAT_RGB;
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(header);
   std::string bytes(size, '\0');
-  if (png_image_write_to_memory(&header, bytes.data(), &size, 0, image.rgb.data(), 0, nullptr) == 0) throw DataError(file.string(), std::string("cannot be encoded: ") + header.message);
+  if (png_image_write_to_memory(&header, bytes.data(), &size, 0, image.rgb.data(), 0, nullptr) == 0)
+    throw DataError(file.string(), std::string("cannot be encoded: ") + header.message);
   bytes.resize(size);
   write_atomic(file, bytes);
 }
 
 Image resize(const Image& image, int width, int height, Resample filter) {
-  if (width <= 0 || height <= 0) throw DataError("resize", "to " + std::to_string(width) + " x " + std::to_string(height) + " pixels is impossible");
+  if (width <= 0 || height <= 0)
+    throw DataError("resize",
+                    "to " + std::to_string(width) + " x " + std::to_string(height) + " pixels is impossible");
   if (filter == Resample::nearest) return resize_nearest(image, width, height);
   Image out = width == image.width ? image : resize_width(image, width, filter);
   return height == out.height ? out : resize_height(out, height, filter);
@@ -298,14 +325,17 @@ Image resize(const Image& image, int width, int height, Resample filter) {
 Image pad_to_square(const Image& image, const std::uint8_t (&colour)[3]) {
   if (image.width == image.height) return image;
   const int side = std::max(image.width, image.height);
-  Image out{side, side, std::vector<std::uint8_t>(static_cast<std::size_t>(side) * static_cast<std::size_t>(side) * 3)};
+  Image out{side, side,
+            std::vector<std::uint8_t>(static_cast<std::size_t>(side) * static_cast<std::size_t>(side) * 3)};
   for (std::size_t i = 0; i < out.rgb.size(); ++i) out.rgb[i] = colour[i % 3];
   paste(image, out, (side - image.width) / 2, (side - image.height) / 2);
   return out;
 }
 
 Image centre_crop(const Image& image, int width, int height) {
-  Image out{width, height, std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3)};
+  Image out{
+      width, height,
+      std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3)};
   const auto half_down = [](int x) { return x >= 0 ? x / 2 : -((1 - x) / 2); };  // floor, as Python divides
   paste(image, out, -half_down(image.width - width), -half_down(image.height - height));
   return out;

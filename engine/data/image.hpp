@@ -14,15 +14,19 @@ struct Image {
   int width = 0, height = 0;
   std::vector<std::uint8_t> rgb;  ///< width * height * 3
 
-  std::uint8_t* row(int y) { return rgb.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(width) * 3; }
-  const std::uint8_t* row(int y) const { return rgb.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(width) * 3; }
+  std::uint8_t* row(int y) {
+    return rgb.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(width) * 3;
+  }
+  const std::uint8_t* row(int y) const {
+    return rgb.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(width) * 3;
+  }
 };
 
 /// Pictures above this many pixels are refused, as decompression bombs.
 inline constexpr std::int64_t kMaxPixels = 178'956'970;
 
-/// JPEG or PNG, told apart by their first bytes, converted as Pillow's convert("RGB") does: grey and palette are
-/// expanded, alpha is dropped, 16 bits lose their low byte, EXIF orientation is not applied.
+/// JPEG or PNG, told apart by their first bytes, converted as Pillow's convert("RGB") does: grey and palette
+/// are expanded, alpha is dropped, 16 bits lose their low byte, EXIF orientation is not applied.
 /// @throws DataError "where: what" for anything else or damaged.
 Image decode_image(std::string_view bytes, const std::string& where);
 Image read_image(const std::filesystem::path& file);
@@ -31,8 +35,8 @@ void write_png(const std::filesystem::path& file, const Image& image);
 /// Numbers are Pillow's `resample`.
 enum class Resample { nearest = 0, lanczos = 1, bilinear = 2, bicubic = 3 };
 
-/// Pillow 10.4 .. 12: integer weights of 22 bits, horizontal pass first and rounded to bytes, an axis that keeps its
-/// size is left alone.
+/// Pillow 10.4 .. 12: integer weights of 22 bits, horizontal pass first and rounded to bytes, an axis that
+/// keeps its size is left alone.
 Image resize(const Image& image, int width, int height, Resample filter);
 /// The picture centred on a square of its longer side.
 Image pad_to_square(const Image& image, const std::uint8_t (&colour)[3]);

@@ -12,9 +12,11 @@ constexpr std::int64_t kStretch = 16;  ///< batches that are sorted by length to
 
 }  // namespace
 
-BatchOrder::BatchOrder(std::vector<std::int64_t> lengths, std::int64_t batch, std::uint64_t seed) : lengths_(std::move(lengths)), batch_(batch), per_epoch_(0), seed_(seed) {
+BatchOrder::BatchOrder(std::vector<std::int64_t> lengths, std::int64_t batch, std::uint64_t seed)
+    : lengths_(std::move(lengths)), batch_(batch), per_epoch_(0), seed_(seed) {
   if (lengths_.empty()) throw DataError("batches", "there is no training row");
-  if (batch_ < 1) throw ConfigError("train.batch", "is " + std::to_string(batch_), "a batch holds at least one row");
+  if (batch_ < 1)
+    throw ConfigError("train.batch", "is " + std::to_string(batch_), "a batch holds at least one row");
   per_epoch_ = (static_cast<std::int64_t>(lengths_.size()) + batch_ - 1) / batch_;
 }
 
@@ -22,14 +24,20 @@ const std::vector<std::int64_t>& BatchOrder::epoch(std::int64_t number) const {
   if (number == cached_epoch_) return cached_;
   Rng rng(derive(seed_, {"epoch", number}));
   std::vector<std::int64_t> rows = rng.permutation(lengths_.size());
-  for (std::size_t i = 0; static_cast<std::int64_t>(rows.size()) < per_epoch_ * batch_; ++i) rows.push_back(rows[i % lengths_.size()]);
+  for (std::size_t i = 0; static_cast<std::int64_t>(rows.size()) < per_epoch_ * batch_; ++i)
+    rows.push_back(rows[i % lengths_.size()]);
   const auto size = static_cast<std::size_t>(batch_);
   for (std::size_t begin = 0; begin < rows.size(); begin += kStretch * size) {
     const std::size_t end = std::min(rows.size(), begin + kStretch * size);
-    const auto first = rows.begin() + static_cast<std::ptrdiff_t>(begin), last = rows.begin() + static_cast<std::ptrdiff_t>(end);
-    std::stable_sort(first, last, [&](std::int64_t a, std::int64_t b) { return lengths_[static_cast<std::size_t>(a)] < lengths_[static_cast<std::size_t>(b)]; });
+    const auto first = rows.begin() + static_cast<std::ptrdiff_t>(begin),
+               last = rows.begin() + static_cast<std::ptrdiff_t>(end);
+    std::stable_sort(first, last, [&](std::int64_t a, std::int64_t b) {
+      return lengths_[static_cast<std::size_t>(a)] < lengths_[static_cast<std::size_t>(b)];
+    });
     std::vector<std::vector<std::int64_t>> parts;
-    for (std::size_t at = begin; at < end; at += size) parts.emplace_back(rows.begin() + static_cast<std::ptrdiff_t>(at), rows.begin() + static_cast<std::ptrdiff_t>(at + size));
+    for (std::size_t at = begin; at < end; at += size)
+      parts.emplace_back(rows.begin() + static_cast<std::ptrdiff_t>(at),
+                         rows.begin() + static_cast<std::ptrdiff_t>(at + size));
     rng.shuffle(parts);
     auto to = first;
     for (const auto& part : parts) to = std::copy(part.begin(), part.end(), to);

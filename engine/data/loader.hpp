@@ -6,18 +6,20 @@
 
 namespace mcit {
 
-/// An endless sequence of batches over n rows: each epoch a new shuffle, then rows of like length put together inside
-/// stretches of sixteen batches, then the batches of the stretch shuffled. A pure function of its arguments: batch
-/// number s is the same in a resumed run, with any number of threads.
+/// An endless sequence of batches over n rows: each epoch a new shuffle, then rows of like length put
+/// together inside stretches of sixteen batches, then the batches of the stretch shuffled. A pure function of
+/// its arguments: batch number s is the same in a resumed run, with any number of threads.
 class BatchOrder {
  public:
-  /// @param lengths tokens of each row @throws DataError when there is no row; ConfigError for a batch below 1.
+  /// @param lengths tokens of each row @throws DataError when there is no row; ConfigError for a batch
+  /// below 1.
   BatchOrder(std::vector<std::int64_t> lengths, std::int64_t batch, std::uint64_t seed);
 
   /// Rows of batch `index`. The last batch of an epoch takes its missing rows from the epoch's beginning.
   std::vector<std::int64_t> batch(std::int64_t index) const;
   std::int64_t batches_per_epoch() const { return per_epoch_; }
-  /// Share of padded cells that a padded layout of the first epoch would have, 0..1; rows here are packed instead.
+  /// Share of padded cells that a padded layout of the first epoch would have, 0..1; rows here are packed
+  /// instead.
   double padding() const;
 
  private:

@@ -12,8 +12,10 @@ namespace {
 
 int side(const Json& value, const char* key, const std::string& where) {
   std::int64_t out = 0;
-  if (value.is_number_integer()) out = value.get<std::int64_t>();  // files of the first releases
-  else if (value.is_object() && value.contains(key) && value[key].is_number_integer()) out = value[key].get<std::int64_t>();
+  if (value.is_number_integer())
+    out = value.get<std::int64_t>();  // files of the first releases
+  else if (value.is_object() && value.contains(key) && value[key].is_number_integer())
+    out = value[key].get<std::int64_t>();
   if (out <= 0 || out > 1 << 14) throw CheckpointError(where, std::string("needs a positive ") + key);
   return static_cast<int>(out);
 }
@@ -22,7 +24,8 @@ template <std::size_t N, class T>
 void three(const Json& config, const char* key, std::array<T, N>& target, const std::string& where) {
   if (!config.contains(key)) return;
   const Json& values = config[key];
-  if (!values.is_array() || values.size() != N) throw CheckpointError(where, std::string(key) + " needs three numbers");
+  if (!values.is_array() || values.size() != N)
+    throw CheckpointError(where, std::string(key) + " needs three numbers");
   for (std::size_t i = 0; i < N; ++i) {
     if (!values[i].is_number()) throw CheckpointError(where, std::string(key) + " needs three numbers");
     target[i] = values[i].template get<T>();
@@ -34,7 +37,8 @@ void three(const Json& config, const char* key, std::array<T, N>& target, const 
 Preprocessor Preprocessor::from_folder(const std::filesystem::path& folder, bool pad_square) {
   const auto file = folder / "preprocessor_config.json";
   const std::string where = file.string();
-  if (!std::filesystem::exists(file)) throw CheckpointError(where, "does not exist", "a model folder needs a preprocessor_config.json");
+  if (!std::filesystem::exists(file))
+    throw CheckpointError(where, "does not exist", "a model folder needs a preprocessor_config.json");
   const std::string text = read_file(file);
   const Json config = parse_json(text, where);
   Preprocessor out;
@@ -51,7 +55,9 @@ Preprocessor Preprocessor::from_folder(const std::filesystem::path& folder, bool
     out.crop_width_ = side(config["crop_size"], "width", where + ": crop_size");
   }
   const std::int64_t filter = config.value("resample", std::int64_t{3});
-  if (filter < 0 || filter > 3) throw CheckpointError(where, "resample " + std::to_string(filter) + " is not supported", "known: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic");
+  if (filter < 0 || filter > 3)
+    throw CheckpointError(where, "resample " + std::to_string(filter) + " is not supported",
+                          "known: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic");
   out.filter_ = static_cast<Resample>(filter);
   if (config.contains("rescale_factor")) out.rescale_ = json_number(config, "rescale_factor", where);
   three(config, "image_mean", out.mean_, where);

@@ -25,7 +25,8 @@ const Json& member(const Json& row, const char* key) {
 /// The literal <image> marks where a picture stands; the prompt template puts it back once, in front.
 std::string without_image_mark(std::string text) {
   static const std::string kMark = "<image>";
-  for (std::size_t at = text.find(kMark); at != std::string::npos; at = text.find(kMark)) text.erase(at, kMark.size());
+  for (std::size_t at = text.find(kMark); at != std::string::npos; at = text.find(kMark))
+    text.erase(at, kMark.size());
   const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; };
   while (!text.empty() && blank(text.front())) text.erase(text.begin());
   while (!text.empty() && blank(text.back())) text.pop_back();
@@ -34,7 +35,8 @@ std::string without_image_mark(std::string text) {
 
 void read_turns(const Json& row, Record& out) {
   const Json& conversations = member(row, "conversations");
-  if (!conversations.is_array() || conversations.empty()) throw std::runtime_error("conversations: expected a non-empty array");
+  if (!conversations.is_array() || conversations.empty())
+    throw std::runtime_error("conversations: expected a non-empty array");
   if (conversations.size() % 2 != 0) throw std::runtime_error("conversations: a question has no answer");
   for (std::size_t i = 0; i < conversations.size(); i += 2) {
     std::string texts[2];
@@ -43,10 +45,12 @@ void read_turns(const Json& row, Record& out) {
       const std::string key = "conversations[" + std::to_string(i + k) + "]";
       if (!turn.is_object()) throw std::runtime_error(key + ": expected an object");
       const std::string from = as_text(member(turn, "from"), "from"), expected = k == 0 ? "human" : "gpt";
-      if (from != expected) throw std::runtime_error(key + ": from is '" + from + "', expected '" + expected + "'");
+      if (from != expected)
+        throw std::runtime_error(key + ": from is '" + from + "', expected '" + expected + "'");
       texts[k] = without_image_mark(as_text(member(turn, "value"), "value"));
     }
-    if (texts[1].empty()) throw std::runtime_error("conversations[" + std::to_string(i + 1) + "]: the answer is empty");
+    if (texts[1].empty())
+      throw std::runtime_error("conversations[" + std::to_string(i + 1) + "]: the answer is empty");
     out.turns.emplace_back(std::move(texts[0]), std::move(texts[1]));
   }
 }
@@ -67,7 +71,8 @@ Record read_row(const Json& row, RecordKind kind) {
   Record out;
   const char* first = kind == RecordKind::train ? "id" : "question_id";
   const char* second = kind == RecordKind::train ? "question_id" : "id";
-  if (!row.contains(first) && !row.contains(second)) throw std::runtime_error(std::string("lacks '") + first + "'");
+  if (!row.contains(first) && !row.contains(second))
+    throw std::runtime_error(std::string("lacks '") + first + "'");
   const char* id = row.contains(first) ? first : second;
   out.id = as_text(row[id], id);
   if (row.contains("image") && !row["image"].is_null()) {

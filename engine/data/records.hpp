@@ -12,9 +12,10 @@ namespace mcit {
 
 /// One row. Training rows have answered turns; test rows one turn without an answer, and golds.
 struct Record {
-  std::string id;      ///< question_id or id, numbers as text
-  std::string image;   ///< as written, relative to the image root; empty for a text-only row
-  std::vector<std::pair<std::string, std::string>> turns;  ///< question and answer; "<image>" removed from the text
+  std::string id;     ///< question_id or id, numbers as text
+  std::string image;  ///< as written, relative to the image root; empty for a text-only row
+  std::vector<std::pair<std::string, std::string>>
+      turns;                       ///< question and answer; "<image>" removed from the text
   std::vector<std::string> golds;  ///< accepted answers of a test row, at least one
 };
 

@@ -35,6 +35,7 @@ std::vector<std::string> names_of(const std::vector<SuiteTask>& tasks) {
 Suite read_suite(const std::filesystem::path& file, const std::vector<std::string>& order) {
   const Config config = Config::read(file);
   Suite out;
+  out.file = config;
   out.name = config.text("name", file.stem().string());
   out.prompt_template = config.text("template", out.prompt_template);
   out.data = config.path("data", "");
@@ -44,15 +45,20 @@ Suite read_suite(const std::filesystem::path& file, const std::vector<std::strin
   std::set<std::string> seen;
   for (const Config& table : config.children("tasks")) {
     known.push_back(read_task(table));
-    if (!seen.insert(known.back().name).second) throw ConfigError(table.where("name"), "two tasks are called '" + known.back().name + "'");
+    if (!seen.insert(known.back().name).second)
+      throw ConfigError(table.where("name"), "two tasks are called '" + known.back().name + "'");
   }
-  if (known.empty()) throw ConfigError(config.where("tasks"), "the suite has no task", "add [[tasks]] tables");
+  if (known.empty())
+    throw ConfigError(config.where("tasks"), "the suite has no task", "add [[tasks]] tables");
   std::vector<std::string> wanted = config.texts("order", names_of(known));
   if (!order.empty()) wanted = order;
   seen.clear();
   for (const std::string& name : wanted) {
-    const auto found = std::find_if(known.begin(), known.end(), [&](const SuiteTask& task) { return task.name == name; });
-    if (found == known.end()) throw ConfigError(config.where("order"), "there is no task '" + name + "'", suggestion(name, names_of(known)));
+    const auto found =
+        std::find_if(known.begin(), known.end(), [&](const SuiteTask& task) { return task.name == name; });
+    if (found == known.end())
+      throw ConfigError(config.where("order"), "there is no task '" + name + "'",
+                        suggestion(name, names_of(known)));
     if (!seen.insert(name).second) throw ConfigError(config.where("order"), "names '" + name + "' twice");
     out.tasks.push_back(*found);
   }
@@ -60,14 +66,17 @@ Suite read_suite(const std::filesystem::path& file, const std::vector<std::strin
   return out;
 }
 
-std::vector<std::pair<std::string, std::filesystem::path>> list_suites(const std::vector<std::filesystem::path>& folders) {
+std::vector<std::pair<std::string, std::filesystem::path>> list_suites(
+    const std::vector<std::filesystem::path>& folders) {
   std::vector<std::pair<std::string, std::filesystem::path>> out;
   for (const std::filesystem::path& folder : folders) {
     if (!std::filesystem::is_directory(folder)) continue;
     const auto options = std::filesystem::directory_options::follow_directory_symlink;
-    for (auto entry = std::filesystem::recursive_directory_iterator(folder, options); entry != std::filesystem::recursive_directory_iterator(); ++entry) {
+    for (auto entry = std::filesystem::recursive_directory_iterator(folder, options);
+         entry != std::filesystem::recursive_directory_iterator(); ++entry) {
       if (entry.depth() > 1) entry.disable_recursion_pending();
-      if (entry->path().extension() == ".toml" && entry.depth() <= 1) out.emplace_back(entry->path().stem().string(), entry->path());
+      if (entry->path().extension() == ".toml" && entry.depth() <= 1)
+        out.emplace_back(entry->path().stem().string(), entry->path());
     }
   }
   std::sort(out.begin(), out.end());

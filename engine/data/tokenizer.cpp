@@ -8,7 +8,9 @@
 namespace mcit {
 namespace {
 
-const std::uint8_t* bytes_of(std::string_view text) { return reinterpret_cast<const std::uint8_t*>(text.data()); }
+const std::uint8_t* bytes_of(std::string_view text) {
+  return reinterpret_cast<const std::uint8_t*>(text.data());
+}
 
 /// Copies and frees.
 std::string take(mcit_tok_bytes bytes) {
@@ -28,7 +30,8 @@ struct Tokenizer::Handle {
 };
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& file) {
-  if (!std::filesystem::exists(file)) throw CheckpointError(file.string(), "does not exist", "a model folder needs a tokenizer.json");
+  if (!std::filesystem::exists(file))
+    throw CheckpointError(file.string(), "does not exist", "a model folder needs a tokenizer.json");
   return from_json(read_file(file), file.string());
 }
 
@@ -58,7 +61,8 @@ std::string Tokenizer::decode(std::span<const std::int64_t> ids, bool skip_speci
     narrow.push_back(static_cast<std::uint32_t>(id));
   }
   mcit_tok_bytes error{};
-  const mcit_tok_bytes text = mcit_tok_decode(handle_->raw, narrow.data(), narrow.size(), skip_special, &error);
+  const mcit_tok_bytes text =
+      mcit_tok_decode(handle_->raw, narrow.data(), narrow.size(), skip_special, &error);
   if (error.data != nullptr) throw DataError("tokenizer", take(error));
   return take(text);
 }

@@ -19,7 +19,8 @@ class Tokenizer {
   static Tokenizer from_file(const std::filesystem::path& file);
   static Tokenizer from_json(std::string_view json, const std::string& where);
 
-  /// @param add_special the template's own tokens, such as a begin token @throws DataError for text that is not UTF-8.
+  /// @param add_special the template's own tokens, such as a begin token @throws DataError for text that is
+  /// not UTF-8.
   std::vector<std::int64_t> encode(std::string_view text, bool add_special = true) const;
   std::string decode(std::span<const std::int64_t> ids, bool skip_special = true) const;
   std::optional<std::int64_t> token_to_id(std::string_view token) const;

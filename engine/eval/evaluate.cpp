@@ -37,13 +37,15 @@ std::optional<double> Cell::selector_accuracy(std::int64_t task) const {
   return 100.0 * static_cast<double>(right) / static_cast<double>(rows.size());
 }
 
-Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode, const SelectHook& select,
-              const std::function<void(std::int64_t)>& progress) {
+Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode,
+              const SelectHook& select, const std::function<void(std::int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   model.set_training(false);
   std::vector<std::size_t> order(task.examples.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return task.examples[a]->prompt_length < task.examples[b]->prompt_length; });
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return task.examples[a]->prompt_length < task.examples[b]->prompt_length;
+  });
   Cell cell;
   cell.rows.resize(task.examples.size());
   for (std::size_t begin = 0; begin < order.size(); begin += static_cast<std::size_t>(batch)) {
@@ -53,10 +55,12 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
     model.route().task.assign(part.size(), -1);
     const Selection selection = select ? select(part) : Selection{};
     if (!selection.task.empty() && selection.task.size() != part.size())
-      throw Error("select", "chose " + std::to_string(selection.task.size()) + " tasks for " + std::to_string(part.size()) + " examples");
+      throw Error("select", "chose " + std::to_string(selection.task.size()) + " tasks for " +
+                                std::to_string(part.size()) + " examples");
     Prefill prefill = model.prefill(part, task.max_new_tokens);
     const auto free = model.decode(prefill, task.max_new_tokens);
-    const auto restricted = task.answers ? model.decode(prefill, task.max_new_tokens, task.answers.get()) : std::vector<std::vector<std::int64_t>>{};
+    const auto restricted = task.answers ? model.decode(prefill, task.max_new_tokens, task.answers.get())
+                                         : std::vector<std::vector<std::int64_t>>{};
     for (std::size_t i = begin; i < end; ++i) {
       const std::size_t row = order[i], at = i - begin;
       const Example& example = *task.examples[row];
@@ -73,7 +77,7 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
       if (!selection.task.empty()) out.selected_task = selection.task[at];
     }
     if (progress) progress(static_cast<std::int64_t>(end - begin));
-    if (interrupted()) throw Error("evaluation", "interrupted");
+    if (interrupted()) throw Interrupted();
   }
   return cell;
 }
@@ -81,7 +85,8 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
 std::string to_jsonl(const Cell& cell) {
   std::string out;
   for (const Prediction& row : cell.rows) {
-    Json line = {{"question_id", row.id}, {"prompt", row.prompt}, {"text", row.text}, {"gold", row.gold}, {"score", row.score}, {"well_formed", row.well_formed}};
+    Json line = {{"question_id", row.id}, {"prompt", row.prompt}, {"text", row.text},
+                 {"gold", row.gold},      {"score", row.score},   {"well_formed", row.well_formed}};
     if (row.restricted_text) {
       line["restricted_text"] = *row.restricted_text;
       line["restricted_score"] = row.restricted_score.value_or(0.0);
@@ -99,8 +104,12 @@ Cell from_jsonl(const std::string& text, const std::string& where) {
   for (std::int64_t number = 1; std::getline(lines, line); ++number) {
     const std::string at = where + ":" + std::to_string(number);
     const Json object = parse_json(line, at);
-    Prediction row{.id = json_text(object, "question_id", at), .prompt = json_text(object, "prompt", at), .text = json_text(object, "text", at),
-                   .gold = json_text(object, "gold", at), .score = json_number(object, "score", at), .well_formed = object.value("well_formed", false)};
+    Prediction row{.id = json_text(object, "question_id", at),
+                   .prompt = json_text(object, "prompt", at),
+                   .text = json_text(object, "text", at),
+                   .gold = json_text(object, "gold", at),
+                   .score = json_number(object, "score", at),
+                   .well_formed = object.value("well_formed", false)};
     if (object.contains("restricted_text")) {
       row.restricted_text = json_text(object, "restricted_text", at);
       row.restricted_score = json_number(object, "restricted_score", at);

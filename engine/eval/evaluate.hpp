@@ -17,13 +17,13 @@ namespace mcit {
 /// A task's test side, ready to be asked.
 struct EvalTask {
   std::string name;
-  std::int64_t index = 0;                          ///< in the stream
-  std::vector<ExamplePtr> examples;                ///< tokens of the prompt; answers are not read
-  std::vector<std::vector<std::string>> golds;     ///< accepted answers of each row
+  std::int64_t index = 0;                       ///< in the stream
+  std::vector<ExamplePtr> examples;             ///< tokens of the prompt; answers are not read
+  std::vector<std::vector<std::string>> golds;  ///< accepted answers of each row
   const Scorer* scorer = nullptr;
-  std::shared_ptr<const AnswerTrie> answers;       ///< the task's own answer set; null for free text
+  std::shared_ptr<const AnswerTrie> answers;  ///< the task's own answer set; null for free text
   std::int64_t max_new_tokens = 16;
-  std::string digest;                              ///< hash of rows, pictures, scorer and limits
+  std::string digest;  ///< hash of rows, pictures, scorer and limits
 };
 
 struct Prediction {
@@ -32,14 +32,14 @@ struct Prediction {
   bool well_formed = false;
   std::optional<std::string> restricted_text{};  ///< best answer of the task's answer set
   std::optional<double> restricted_score{};
-  std::int64_t selected_task = -1;             ///< what the strategy routed to; -1 when it selects nothing
+  std::int64_t selected_task = -1;  ///< what the strategy routed to; -1 when it selects nothing
 };
 
 struct Cell {
   std::vector<Prediction> rows;  ///< in file order
 
-  double score() const;                                ///< percent
-  std::optional<double> restricted_score() const;      ///< percent
+  double score() const;                                              ///< percent
+  std::optional<double> restricted_score() const;                    ///< percent
   std::optional<double> selector_accuracy(std::int64_t task) const;  ///< percent of rows routed to `task`
 };
 
@@ -47,10 +47,11 @@ struct Cell {
 using SelectHook = std::function<Selection(const Batch&)>;
 using DecodeText = std::function<std::string(const std::vector<std::int64_t>&)>;
 
-/// Rows are sorted by length and answered `batch` at a time; the cell does not depend on the strategy's training flag.
+/// Rows are sorted by length and answered `batch` at a time; the cell does not depend on the strategy's
+/// training flag.
 /// @param select null when no strategy is attached
-Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode, const SelectHook& select,
-              const std::function<void(std::int64_t rows)>& progress = {});
+Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode,
+              const SelectHook& select, const std::function<void(std::int64_t rows)>& progress = {});
 
 /// predictions.jsonl: one object a row, deterministic bytes.
 std::string to_jsonl(const Cell& cell);

@@ -163,18 +163,6 @@ Pack::Pack(const fs::path& folder) : folder_(folder) {
   digest_ = digest_of(folder);
 }
 
-fs::path builtin_folder() {
-  if (const char* named = std::getenv("MCIT_MINI"); named != nullptr && *named != '\0') return named;
-  fs::path above = executable_dir();
-  for (int i = 0; i < 5; ++i, above = above.parent_path()) {
-    for (const char* below : {"benchmarks/mcit/mini", "share/mcit/benchmarks/mcit/mini"}) {
-      if (fs::exists(above / below / "pack" / "concepts.tsv")) return above / below;
-    }
-  }
-  throw DataError("the built-in data", "no folder benchmarks/mcit/mini above " + executable_dir().string(),
-                  "set MCIT_MINI to that folder of the source tree");
-}
-
 std::vector<Raster> Pack::vqa_pictures(bool test) const {
   std::vector<Raster> pictures;
   Raster sheet;

@@ -86,8 +86,4 @@ class Pack {
   std::array<int, 2> vqa_count_{};  ///< pictures of the train and test split
 };
 
-/// benchmarks/mcit/mini of the source tree or of the installation that the running executable belongs to:
-/// holds pack/, base/ and the suites. $MCIT_MINI overrules it. Throws DataError when there is none.
-std::filesystem::path builtin_folder();
-
 }  // namespace mcit::mini

@@ -26,18 +26,25 @@ Tensor take_tensor(StateDict& tensors, const std::string& name, const std::vecto
     std::vector<std::string> known;
     for (const auto& [key, value] : tensors) known.push_back(key);
     const std::string near = nearest(name, known);
-    throw CheckpointError(name, "is missing from the checkpoint", near.empty() ? "" : "did you mean '" + near + "'?");
+    throw CheckpointError(name, "is missing from the checkpoint",
+                          near.empty() ? "" : "did you mean '" + near + "'?");
   }
   Tensor tensor = found->second;
   bool fits = tensor.dim() == static_cast<std::int64_t>(shape.size());
-  for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || tensor.size(static_cast<std::int64_t>(i)) == shape[i];
-  if (!fits) throw CheckpointError(name, "has shape " + shape_text(tensor.sizes()), "config.json asks for " + shape_text(shape));
-  if (!tensor.is_floating_point()) throw CheckpointError(name, std::string("has dtype ") + at::toString(tensor.scalar_type()), "weights are floating point");
+  for (std::size_t i = 0; fits && i < shape.size(); ++i)
+    fits = shape[i] < 0 || tensor.size(static_cast<std::int64_t>(i)) == shape[i];
+  if (!fits)
+    throw CheckpointError(name, "has shape " + shape_text(tensor.sizes()),
+                          "config.json asks for " + shape_text(shape));
+  if (!tensor.is_floating_point())
+    throw CheckpointError(name, std::string("has dtype ") + at::toString(tensor.scalar_type()),
+                          "weights are floating point");
   tensors.erase(found);
   return tensor;
 }
 
-SiteGroup SiteGroup::take(StateDict& tensors, const std::string& prefix, const std::vector<std::string>& names, bool bias) {
+SiteGroup SiteGroup::take(StateDict& tensors, const std::string& prefix,
+                          const std::vector<std::string>& names, bool bias) {
   std::vector<Tensor> weights, biases;
   for (const std::string& name : names) {
     weights.push_back(take_tensor(tensors, prefix + name + ".weight", {-1, -1}));
@@ -52,7 +59,9 @@ SiteGroup SiteGroup::take(StateDict& tensors, const std::string& prefix, const s
     const std::int64_t out = weights[i].size(0);
     // detach(): each slice is a leaf of its own that shares the stack's storage.
     Tensor weight = names.size() == 1 ? group.weight : group.weight.narrow(0, offset, out).detach();
-    Tensor shift = !bias ? Tensor() : names.size() == 1 ? group.bias : group.bias.narrow(0, offset, out).detach();
+    Tensor shift = !bias               ? Tensor()
+                   : names.size() == 1 ? group.bias
+                                       : group.bias.narrow(0, offset, out).detach();
     group.sites.push_back(std::make_unique<Site>(prefix + names[i], weight, shift));
     group.view.push_back(group.sites.back().get());
     offset += out;
@@ -60,7 +69,8 @@ SiteGroup SiteGroup::take(StateDict& tensors, const std::string& prefix, const s
   return group;
 }
 
-Decoder::Decoder(DecoderConfig config, StateDict& tensors, const std::string& prefix) : config_(std::move(config)), prefix_(prefix) {
+Decoder::Decoder(DecoderConfig config, StateDict& tensors, const std::string& prefix)
+    : config_(std::move(config)), prefix_(prefix) {
   const std::int64_t d = config_.hidden_size, f = config_.intermediate_size, hd = config_.head_dim;
   embedding_ = take_tensor(tensors, prefix + "model.embed_tokens.weight", {config_.vocab_size, d});
   for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
@@ -75,7 +85,8 @@ Decoder::Decoder(DecoderConfig config, StateDict& tensors, const std::string& pr
     const auto check = [&](const SiteGroup& group, std::size_t site, std::int64_t out, std::int64_t in) {
       const Site& s = *group.sites[site];
       if (s.out() != out || s.in() != in)
-        throw CheckpointError(s.name() + ".weight", "has shape " + shape_text(s.weight().sizes()), "config.json asks for " + shape_text({out, in}));
+        throw CheckpointError(s.name() + ".weight", "has shape " + shape_text(s.weight().sizes()),
+                              "config.json asks for " + shape_text({out, in}));
     };
     check(block.qkv, 0, config_.num_attention_heads * hd, d);
     check(block.qkv, 1, config_.num_key_value_heads * hd, d);
@@ -93,10 +104,12 @@ Decoder::Decoder(DecoderConfig config, StateDict& tensors, const std::string& pr
   } else if (config_.tie_word_embeddings) {
     head_ = embedding_;
   } else {
-    throw CheckpointError(head, "is missing and config.json does not tie it to the embedding", "set tie_word_embeddings if the head is the embedding");
+    throw CheckpointError(head, "is missing and config.json does not tie it to the embedding",
+                          "set tie_word_embeddings if the head is the embedding");
   }
   const Tensor exponents = at::arange(0, hd, 2, at::kLong).to(at::kFloat) / static_cast<double>(hd);
-  inverse_frequency_ = (1.0 / at::pow(at::scalar_tensor(config_.rope_theta, at::kFloat), exponents)).to(embedding_.device());
+  inverse_frequency_ =
+      (1.0 / at::pow(at::scalar_tensor(config_.rope_theta, at::kFloat), exponents)).to(embedding_.device());
 }
 
 void Decoder::each_site(const std::function<void(Site&)>& visit) const {
@@ -131,7 +144,8 @@ bool Decoder::top_block_by_rows() const {
   return true;
 }
 
-Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training) const {
+Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache,
+                        bool training) const {
   const Tensor angles = route.rows.position.to(at::kFloat).unsqueeze(1) * inverse_frequency_;
   const Tensor cos = angles.cos(), sin = angles.sin();
   const bool narrow_top = keep.defined() && top_block_by_rows();
@@ -147,34 +161,46 @@ Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCac
     }
     x = x + kernels::site_linear(mixed, block.o.view, block.o.weight, {}, route, training);
     const Tensor g = kernels::rms_norm(x, block.post_norm, config_.rms_norm_eps);
-    const Tensor act = kernels::swiglu(kernels::site_linear(g, block.gate_up.view, block.gate_up.weight, {}, route, training));
+    const Tensor act = kernels::swiglu(
+        kernels::site_linear(g, block.gate_up.view, block.gate_up.weight, {}, route, training));
     x = x + kernels::site_linear(act, block.down.view, block.down.weight, {}, route, training);
   }
   if (kept.defined()) x = x.index_select(0, kept);
   return kernels::rms_norm(x, norm_, config_.rms_norm_eps);
 }
 
-Tensor Decoder::attention(const Block& block, std::size_t index, const Tensor& x, RouteContext& route, const Tensor& keep,
-                          KvCache* cache, const Tensor& cos, const Tensor& sin, bool training) const {
-  const std::int64_t heads = config_.num_attention_heads, kv = config_.num_key_value_heads, hd = config_.head_dim;
+Tensor Decoder::attention(const Block& block, std::size_t index, const Tensor& x, RouteContext& route,
+                          const Tensor& keep, KvCache* cache, const Tensor& cos, const Tensor& sin,
+                          bool training) const {
+  const std::int64_t heads = config_.num_attention_heads, kv = config_.num_key_value_heads,
+                     hd = config_.head_dim;
   const std::int64_t q_width = heads * hd, kv_width = kv * hd;
   if (keep.defined()) {
     const std::span<Site* const> sites(block.qkv.view);
-    const Tensor q = kernels::rotary(kernels::site_linear(x.index_select(0, keep), sites.first(1), block.qkv.weight.narrow(0, 0, q_width), {}, route, training),
-                                     cos.index_select(0, keep), sin.index_select(0, keep), heads, hd);
-    const Tensor both = kernels::rotary(kernels::site_linear(x, sites.last(2), block.qkv.weight.narrow(0, q_width, 2 * kv_width), {}, route, training), cos, sin, kv, hd);
+    const Tensor q =
+        kernels::rotary(kernels::site_linear(x.index_select(0, keep), sites.first(1),
+                                             block.qkv.weight.narrow(0, 0, q_width), {}, route, training),
+                        cos.index_select(0, keep), sin.index_select(0, keep), heads, hd);
+    const Tensor both = kernels::rotary(
+        kernels::site_linear(x, sites.last(2), block.qkv.weight.narrow(0, q_width, 2 * kv_width), {}, route,
+                             training),
+        cos, sin, kv, hd);
     const std::vector<Tensor> parts = both.view({-1, 2 * kv, hd}).split_with_sizes({kv, kv}, 1);
     if (cache != nullptr) fill_cache(index, parts[0], parts[1], *cache);
     return attend_kept(q.view({-1, heads, hd}), parts[0], parts[1], route.rows, keep);
   }
-  const Tensor qkv = kernels::rotary(kernels::site_linear(x, block.qkv.view, block.qkv.weight, {}, route, training), cos, sin, heads + kv, hd);
+  const Tensor qkv =
+      kernels::rotary(kernels::site_linear(x, block.qkv.view, block.qkv.weight, {}, route, training), cos,
+                      sin, heads + kv, hd);
   const std::vector<Tensor> parts = qkv.view({-1, heads + 2 * kv, hd}).split_with_sizes({heads, kv, kv}, 1);
-  if (cache != nullptr && route.rows.decoding) return attend_cached(index, parts[0], parts[1], parts[2], *cache);
+  if (cache != nullptr && route.rows.decoding)
+    return attend_cached(index, parts[0], parts[1], parts[2], *cache);
   if (cache != nullptr) fill_cache(index, parts[1], parts[2], *cache);
   return kernels::packed_attention(parts[0], parts[1], parts[2], route.rows.lengths);
 }
 
-Tensor Decoder::attend_kept(const Tensor& q, const Tensor& k, const Tensor& v, const RowLayout& rows, const Tensor& keep) const {
+Tensor Decoder::attend_kept(const Tensor& q, const Tensor& k, const Tensor& v, const RowLayout& rows,
+                            const Tensor& keep) const {
   // Few query rows against whole sequences: padded on both sides, with an explicit causal mask.
   const std::int64_t heads = q.size(1), hd = q.size(2), groups = heads / k.size(1), total = k.size(0);
   const auto count = static_cast<std::int64_t>(rows.lengths.size());
@@ -183,21 +209,32 @@ Tensor Decoder::attend_kept(const Tensor& q, const Tensor& k, const Tensor& v, c
   const Tensor per_sequence = at::bincount(sequence, {}, count);
   const std::int64_t most = per_sequence.max().item<std::int64_t>();
   const Tensor first_kept = per_sequence.cumsum(0) - per_sequence;
-  const Tensor q_place = sequence * most + (at::arange(keep.size(0), keep.options()) - first_kept.index_select(0, sequence));
+  const Tensor q_place =
+      sequence * most + (at::arange(keep.size(0), keep.options()) - first_kept.index_select(0, sequence));
   const Tensor k_place = rows.sequence * longest + rows.position;
-  const Tensor position = at::zeros({count * most}, keep.options()).index_copy(0, q_place, rows.position.index_select(0, keep)).view({count, 1, most, 1});
+  const Tensor position = at::zeros({count * most}, keep.options())
+                              .index_copy(0, q_place, rows.position.index_select(0, keep))
+                              .view({count, 1, most, 1});
   const Tensor mask = at::arange(longest, keep.options()).view({1, 1, 1, longest}) <= position;
   const auto pad = [&](const Tensor& x, const Tensor& place, std::int64_t length) {
-    return at::zeros({count * length, x.size(1), hd}, x.options()).index_copy(0, place, x).view({count, length, x.size(1), hd}).transpose(1, 2);
+    return at::zeros({count * length, x.size(1), hd}, x.options())
+        .index_copy(0, place, x)
+        .view({count, length, x.size(1), hd})
+        .transpose(1, 2);
   };
   const bool whole = total == count * longest;
   const auto spread = [&](const Tensor& x) {
-    const Tensor dense = whole ? x.reshape({count, longest, x.size(1), hd}).transpose(1, 2) : pad(x, k_place, longest);
+    const Tensor dense =
+        whole ? x.reshape({count, longest, x.size(1), hd}).transpose(1, 2) : pad(x, k_place, longest);
     return groups == 1 ? dense : dense.repeat_interleave(groups, 1);
   };
-  const Tensor scores = at::matmul(pad(q, q_place, most), spread(k).transpose(-1, -2)) / std::sqrt(static_cast<double>(hd));
+  const Tensor scores =
+      at::matmul(pad(q, q_place, most), spread(k).transpose(-1, -2)) / std::sqrt(static_cast<double>(hd));
   const Tensor weights = at::softmax(scores.masked_fill(~mask, -std::numeric_limits<double>::infinity()), -1);
-  return at::matmul(weights, spread(v)).transpose(1, 2).reshape({count * most, heads * hd}).index_select(0, q_place);
+  return at::matmul(weights, spread(v))
+      .transpose(1, 2)
+      .reshape({count * most, heads * hd})
+      .index_select(0, q_place);
 }
 
 void Decoder::fill_cache(std::size_t index, const Tensor& k, const Tensor& v, KvCache& cache) const {
@@ -210,7 +247,8 @@ void Decoder::fill_cache(std::size_t index, const Tensor& k, const Tensor& v, Kv
   }
 }
 
-Tensor Decoder::attend_cached(std::size_t index, const Tensor& q, const Tensor& k, const Tensor& v, KvCache& cache) const {
+Tensor Decoder::attend_cached(std::size_t index, const Tensor& q, const Tensor& k, const Tensor& v,
+                              KvCache& cache) const {
   const std::int64_t heads = q.size(1), hd = q.size(2), groups = heads / k.size(1);
   const auto count = static_cast<std::int64_t>(cache.lengths.size());
   Tensor &keys = cache.keys[index], &values = cache.values[index];
@@ -218,13 +256,15 @@ Tensor Decoder::attend_cached(std::size_t index, const Tensor& q, const Tensor& 
   keys.index_put_({sequence, at::indexing::Slice(), position}, k);
   values.index_put_({sequence, at::indexing::Slice(), position}, v);
   const std::int64_t used = 1 + *std::max_element(cache.lengths.begin(), cache.lengths.end());
-  const Tensor mask = at::arange(used, position.options()).view({1, 1, 1, used}) <= position.view({count, 1, 1, 1});
+  const Tensor mask =
+      at::arange(used, position.options()).view({1, 1, 1, used}) <= position.view({count, 1, 1, 1});
   Tensor kk = keys.narrow(2, 0, used), vv = values.narrow(2, 0, used);
   if (groups > 1) {
     kk = kk.repeat_interleave(groups, 1);
     vv = vv.repeat_interleave(groups, 1);
   }
-  return at::scaled_dot_product_attention(q.reshape({count, heads, 1, hd}), kk, vv, mask).reshape({count, heads * hd});
+  return at::scaled_dot_product_attention(q.reshape({count, heads, 1, hd}), kk, vv, mask)
+      .reshape({count, heads * hd});
 }
 
 }  // namespace mcit

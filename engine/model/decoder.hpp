@@ -1,5 +1,6 @@
 #pragma once
-/// A LLaMA-shaped decoder over packed rows: RMSNorm, rotary positions, grouped heads, SwiGLU, key/value cache.
+/// A LLaMA-shaped decoder over packed rows: RMSNorm, rotary positions, grouped heads, SwiGLU, key/value
+/// cache.
 
 #include <functional>
 #include <memory>
@@ -13,11 +14,12 @@ namespace mcit {
 /// Linear layers that read the same input, their weights stacked in one storage.
 struct SiteGroup {
   std::vector<std::unique_ptr<Site>> sites;
-  std::vector<Site*> view;   ///< the same, as kernels take them
-  Tensor weight, bias;       ///< [Σ out, in], [Σ out] or undefined; the sites' tensors are slices of these
+  std::vector<Site*> view;  ///< the same, as kernels take them
+  Tensor weight, bias;      ///< [Σ out, in], [Σ out] or undefined; the sites' tensors are slices of these
 
   /// Takes tensors out of `tensors` by "<prefix><name>.weight" and ".bias".
-  static SiteGroup take(StateDict& tensors, const std::string& prefix, const std::vector<std::string>& names, bool bias);
+  static SiteGroup take(StateDict& tensors, const std::string& prefix, const std::vector<std::string>& names,
+                        bool bias);
 };
 
 /// Takes a tensor by name and checks its shape (-1 allows any length).
@@ -26,9 +28,9 @@ Tensor take_tensor(StateDict& tensors, const std::string& name, const std::vecto
 
 /// Keys and values of the sequences being generated.
 struct KvCache {
-  std::vector<Tensor> keys, values;    ///< per block [B, kv_heads, capacity, head_dim]
-  std::vector<std::int64_t> lengths;   ///< [B] positions in use
-  Tensor position;                     ///< [B] int64, the same on the device: where the next row goes
+  std::vector<Tensor> keys, values;   ///< per block [B, kv_heads, capacity, head_dim]
+  std::vector<std::int64_t> lengths;  ///< [B] positions in use
+  Tensor position;                    ///< [B] int64, the same on the device: where the next row goes
 };
 
 class Decoder {
@@ -40,9 +42,11 @@ class Decoder {
 
   /// Hidden states after the final norm.
   /// @param x     [N, d] packed rows of route.rows
-  /// @param keep  rows whose output is wanted (int64, ascending), or undefined for all: the top block's queries and
+  /// @param keep  rows whose output is wanted (int64, ascending), or undefined for all: the top block's
+  /// queries and
   ///              feed-forward, and the final norm, run on these rows alone
-  /// @param cache filled by a prefill, extended by one row a sequence while route.rows.decoding; the caller counts
+  /// @param cache filled by a prefill, extended by one row a sequence while route.rows.decoding; the caller
+  /// counts
   ///              cache.lengths up
   Tensor forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training) const;
 
@@ -60,11 +64,14 @@ class Decoder {
     Tensor input_norm, post_norm;
     SiteGroup qkv, o, gate_up, down;
   };
-  Tensor attention(const Block& block, std::size_t index, const Tensor& x, RouteContext& route, const Tensor& keep,
-                   KvCache* cache, const Tensor& cos, const Tensor& sin, bool training) const;
+  Tensor attention(const Block& block, std::size_t index, const Tensor& x, RouteContext& route,
+                   const Tensor& keep, KvCache* cache, const Tensor& cos, const Tensor& sin,
+                   bool training) const;
   void fill_cache(std::size_t index, const Tensor& k, const Tensor& v, KvCache& cache) const;
-  Tensor attend_cached(std::size_t index, const Tensor& q, const Tensor& k, const Tensor& v, KvCache& cache) const;
-  Tensor attend_kept(const Tensor& q, const Tensor& k, const Tensor& v, const RowLayout& rows, const Tensor& keep) const;
+  Tensor attend_cached(std::size_t index, const Tensor& q, const Tensor& k, const Tensor& v,
+                       KvCache& cache) const;
+  Tensor attend_kept(const Tensor& q, const Tensor& k, const Tensor& v, const RowLayout& rows,
+                     const Tensor& keep) const;
   bool top_block_by_rows() const;
 
   DecoderConfig config_;

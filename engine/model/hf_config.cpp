@@ -25,18 +25,21 @@ class Section {
       }
       target = found->get<T>();
     } catch (const json::exception&) {
-      throw CheckpointError(where_ + "." + key, "has the wrong type (" + std::string(found->type_name()) + ")");
+      throw CheckpointError(where_ + "." + key,
+                            "has the wrong type (" + std::string(found->type_name()) + ")");
     }
   }
 
   bool has(const char* key) const { return value_.contains(key) && !value_[key].is_null(); }
   Section child(const char* key) const {
-    return {value_.contains(key) && value_[key].is_object() ? value_[key] : json::object(), where_ + "." + key};
+    return {value_.contains(key) && value_[key].is_object() ? value_[key] : json::object(),
+            where_ + "." + key};
   }
   const json& value() const { return value_; }
 
   void positive(const char* key, std::int64_t value) const {
-    if (value <= 0 || value > (1LL << 31)) throw CheckpointError(where_ + "." + key, "is " + std::to_string(value), "it must be a positive size");
+    if (value <= 0 || value > (1LL << 31))
+      throw CheckpointError(where_ + "." + key, "is " + std::to_string(value), "it must be a positive size");
   }
   void known(const char* key, const std::string& value, const std::vector<std::string>& allowed) const {
     for (const std::string& name : allowed)
@@ -54,7 +57,8 @@ const std::vector<std::string> kActivations = {"quick_gelu", "gelu", "gelu_pytor
 
 Section open_config(const std::filesystem::path& folder) {
   const auto file = folder / "config.json";
-  if (!std::filesystem::exists(file)) throw CheckpointError(folder.string(), "holds no config.json", "give the folder of a Hugging Face model");
+  if (!std::filesystem::exists(file))
+    throw CheckpointError(folder.string(), "holds no config.json", "give the folder of a Hugging Face model");
   json value;
   try {
     value = json::parse(read_file(file));
@@ -84,8 +88,10 @@ VisionConfig read_vision(const Section& s) {
   s.positive("num_hidden_layers", c.num_hidden_layers);
   s.positive("num_attention_heads", c.num_attention_heads);
   s.positive("patch_size", c.patch_size);
-  if (c.image_size < c.patch_size || c.image_size > 1 << 14) throw CheckpointError(s.where() + ".image_size", "does not fit patch_size");
-  if (c.hidden_size % c.num_attention_heads != 0) throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
+  if (c.image_size < c.patch_size || c.image_size > 1 << 14)
+    throw CheckpointError(s.where() + ".image_size", "does not fit patch_size");
+  if (c.hidden_size % c.num_attention_heads != 0)
+    throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
   return c;
 }
 
@@ -139,8 +145,10 @@ DecoderConfig read_decoder(const Section& s) {
     }
   }
   s.read("tie_word_embeddings", c.tie_word_embeddings);
-  if (c.num_attention_heads % c.num_key_value_heads != 0) throw CheckpointError(s.where(), "num_attention_heads is no multiple of num_key_value_heads");
-  if (c.head_dim % 2 != 0) throw CheckpointError(s.where() + ".head_dim", "must be even for rotary positions");
+  if (c.num_attention_heads % c.num_key_value_heads != 0)
+    throw CheckpointError(s.where(), "num_attention_heads is no multiple of num_key_value_heads");
+  if (c.head_dim % 2 != 0)
+    throw CheckpointError(s.where() + ".head_dim", "must be even for rotary positions");
   return c;
 }
 
@@ -161,15 +169,22 @@ TextTowerConfig read_text_tower(const Section& s) {
   s.positive("num_attention_heads", c.num_attention_heads);
   s.positive("num_hidden_layers", c.num_hidden_layers);
   s.positive("max_position_embeddings", c.max_position_embeddings);
-  if (c.hidden_size % c.num_attention_heads != 0) throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
+  if (c.hidden_size % c.num_attention_heads != 0)
+    throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
   return c;
 }
 
 json vision_json(const VisionConfig& c) {
-  return {{"model_type", "clip_vision_model"}, {"hidden_size", c.hidden_size}, {"intermediate_size", c.intermediate_size},
-          {"num_hidden_layers", c.num_hidden_layers}, {"num_attention_heads", c.num_attention_heads},
-          {"image_size", c.image_size}, {"patch_size", c.patch_size}, {"layer_norm_eps", c.layer_norm_eps},
-          {"hidden_act", c.hidden_act}, {"projection_dim", c.hidden_size}};
+  return {{"model_type", "clip_vision_model"},
+          {"hidden_size", c.hidden_size},
+          {"intermediate_size", c.intermediate_size},
+          {"num_hidden_layers", c.num_hidden_layers},
+          {"num_attention_heads", c.num_attention_heads},
+          {"image_size", c.image_size},
+          {"patch_size", c.patch_size},
+          {"layer_norm_eps", c.layer_norm_eps},
+          {"hidden_act", c.hidden_act},
+          {"projection_dim", c.hidden_size}};
 }
 
 }  // namespace
@@ -189,8 +204,10 @@ LlavaConfig read_llava_config(const std::filesystem::path& folder) {
   s.read("model_type", type);
   s.known("model_type", type, {"llava"});
   // CLIP-L/14-336 is LlavaConfig's default tower, used when a file has no vision_config at all.
-  if (!s.has("vision_config")) c.vision = {1024, 4096, 24, 16, 336, 14, 1e-5, "quick_gelu"};
-  else c.vision = read_vision(s.child("vision_config"));
+  if (!s.has("vision_config"))
+    c.vision = {1024, 4096, 24, 16, 336, 14, 1e-5, "quick_gelu"};
+  else
+    c.vision = read_vision(s.child("vision_config"));
   c.text = read_decoder(s.child("text_config"));
   s.read("image_token_index", c.image_token_id);
   s.read("image_token_id", c.image_token_id);
@@ -201,12 +218,15 @@ LlavaConfig read_llava_config(const std::filesystem::path& folder) {
   s.known("projector_hidden_act", c.projector_hidden_act, kActivations);
   s.read("multimodal_projector_bias", c.projector_bias);
   s.read("tie_word_embeddings", c.text.tie_word_embeddings);  // either level ties
-  if (s.child("text_config").has("tie_word_embeddings")) s.child("text_config").read("tie_word_embeddings", c.text.tie_word_embeddings);
+  if (s.child("text_config").has("tie_word_embeddings"))
+    s.child("text_config").read("tie_word_embeddings", c.text.tie_word_embeddings);
   const std::int64_t states = c.vision.num_hidden_layers + 1;
   if (c.vision_feature_layer < -states || c.vision_feature_layer >= states)
-    throw CheckpointError(s.where() + ".vision_feature_layer", "the tower has no layer " + std::to_string(c.vision_feature_layer));
+    throw CheckpointError(s.where() + ".vision_feature_layer",
+                          "the tower has no layer " + std::to_string(c.vision_feature_layer));
   if (c.image_token_id < 0 || c.image_token_id >= c.text.vocab_size)
-    throw CheckpointError(s.where() + ".image_token_index", "lies outside the vocabulary of " + std::to_string(c.text.vocab_size));
+    throw CheckpointError(s.where() + ".image_token_index",
+                          "lies outside the vocabulary of " + std::to_string(c.text.vocab_size));
   return c;
 }
 
@@ -217,7 +237,8 @@ ClipConfig read_clip_config(const std::filesystem::path& folder) {
   s.known("model_type", type, {"clip"});
   ClipConfig c;
   // Old files carry *_config_dict beside *_config; the former win, as in transformers.
-  c.vision = read_vision(s.has("vision_config_dict") ? s.child("vision_config_dict") : s.child("vision_config"));
+  c.vision =
+      read_vision(s.has("vision_config_dict") ? s.child("vision_config_dict") : s.child("vision_config"));
   c.text = read_text_tower(s.has("text_config_dict") ? s.child("text_config_dict") : s.child("text_config"));
   s.read("projection_dim", c.projection_dim);
   s.read("logit_scale_init_value", c.logit_scale_init);
@@ -227,19 +248,32 @@ ClipConfig read_clip_config(const std::filesystem::path& folder) {
 std::string llava_config_json(const LlavaConfig& c, const std::string& dtype) {
   const DecoderConfig& t = c.text;
   json eos = t.eos_token_ids.size() == 1 ? json(t.eos_token_ids[0]) : json(t.eos_token_ids);
-  json text = {{"model_type", "llama"}, {"hidden_size", t.hidden_size}, {"intermediate_size", t.intermediate_size},
-               {"num_hidden_layers", t.num_hidden_layers}, {"num_attention_heads", t.num_attention_heads},
-               {"num_key_value_heads", t.num_key_value_heads}, {"head_dim", t.head_dim},
-               {"max_position_embeddings", t.max_position_embeddings}, {"vocab_size", t.vocab_size},
-               {"rms_norm_eps", t.rms_norm_eps}, {"rope_theta", t.rope_theta}, {"bos_token_id", t.bos_token_id},
-               {"eos_token_id", eos}, {"tie_word_embeddings", t.tie_word_embeddings}};
+  json text = {{"model_type", "llama"},
+               {"hidden_size", t.hidden_size},
+               {"intermediate_size", t.intermediate_size},
+               {"num_hidden_layers", t.num_hidden_layers},
+               {"num_attention_heads", t.num_attention_heads},
+               {"num_key_value_heads", t.num_key_value_heads},
+               {"head_dim", t.head_dim},
+               {"max_position_embeddings", t.max_position_embeddings},
+               {"vocab_size", t.vocab_size},
+               {"rms_norm_eps", t.rms_norm_eps},
+               {"rope_theta", t.rope_theta},
+               {"bos_token_id", t.bos_token_id},
+               {"eos_token_id", eos},
+               {"tie_word_embeddings", t.tie_word_embeddings}};
   if (t.pad_token_id >= 0) text["pad_token_id"] = t.pad_token_id;
-  const json out = {{"architectures", {"LlavaForConditionalGeneration"}}, {"model_type", "llava"}, {"torch_dtype", dtype},
-                    {"image_token_index", c.image_token_id}, {"image_seq_length", c.image_tokens()},
+  const json out = {{"architectures", {"LlavaForConditionalGeneration"}},
+                    {"model_type", "llava"},
+                    {"torch_dtype", dtype},
+                    {"image_token_index", c.image_token_id},
+                    {"image_seq_length", c.image_tokens()},
                     {"vision_feature_layer", c.vision_feature_layer},
                     {"vision_feature_select_strategy", c.vision_feature_select},
-                    {"projector_hidden_act", c.projector_hidden_act}, {"multimodal_projector_bias", c.projector_bias},
-                    {"tie_word_embeddings", t.tie_word_embeddings}, {"vision_config", vision_json(c.vision)},
+                    {"projector_hidden_act", c.projector_hidden_act},
+                    {"multimodal_projector_bias", c.projector_bias},
+                    {"tie_word_embeddings", t.tie_word_embeddings},
+                    {"vision_config", vision_json(c.vision)},
                     {"text_config", text}};
   return out.dump(2) + "\n";
 }
@@ -248,14 +282,25 @@ std::string clip_config_json(const ClipConfig& c, const std::string& dtype) {
   const TextTowerConfig& t = c.text;
   json vision = vision_json(c.vision);
   vision["projection_dim"] = c.projection_dim;
-  const json text = {{"model_type", "clip_text_model"}, {"hidden_size", t.hidden_size}, {"intermediate_size", t.intermediate_size},
-                     {"num_hidden_layers", t.num_hidden_layers}, {"num_attention_heads", t.num_attention_heads},
-                     {"max_position_embeddings", t.max_position_embeddings}, {"vocab_size", t.vocab_size},
-                     {"layer_norm_eps", t.layer_norm_eps}, {"hidden_act", t.hidden_act},
-                     {"bos_token_id", t.bos_token_id}, {"eos_token_id", t.eos_token_id}, {"projection_dim", c.projection_dim}};
-  const json out = {{"architectures", {"CLIPModel"}}, {"model_type", "clip"}, {"torch_dtype", dtype},
-                    {"projection_dim", c.projection_dim}, {"logit_scale_init_value", c.logit_scale_init},
-                    {"vision_config", vision}, {"text_config", text}};
+  const json text = {{"model_type", "clip_text_model"},
+                     {"hidden_size", t.hidden_size},
+                     {"intermediate_size", t.intermediate_size},
+                     {"num_hidden_layers", t.num_hidden_layers},
+                     {"num_attention_heads", t.num_attention_heads},
+                     {"max_position_embeddings", t.max_position_embeddings},
+                     {"vocab_size", t.vocab_size},
+                     {"layer_norm_eps", t.layer_norm_eps},
+                     {"hidden_act", t.hidden_act},
+                     {"bos_token_id", t.bos_token_id},
+                     {"eos_token_id", t.eos_token_id},
+                     {"projection_dim", c.projection_dim}};
+  const json out = {{"architectures", {"CLIPModel"}},
+                    {"model_type", "clip"},
+                    {"torch_dtype", dtype},
+                    {"projection_dim", c.projection_dim},
+                    {"logit_scale_init_value", c.logit_scale_init},
+                    {"vision_config", vision},
+                    {"text_config", text}};
   return out.dump(2) + "\n";
 }
 

@@ -78,7 +78,8 @@ struct ClipConfig {
 /// The "model_type" of a folder's config.json. @throws CheckpointError when there is none.
 std::string model_type(const std::filesystem::path& folder);
 
-/// @throws CheckpointError naming file and key for a missing file, a wrong type or a value this engine cannot run.
+/// @throws CheckpointError naming file and key for a missing file, a wrong type or a value this engine cannot
+/// run.
 LlavaConfig read_llava_config(const std::filesystem::path& folder);
 ClipConfig read_clip_config(const std::filesystem::path& folder);
 

@@ -11,7 +11,8 @@
 
 namespace mcit::loops {
 
-MCIT_CLONES void rms_norm(const float* x, const float* weight, float* y, float* rstd, std::int64_t rows, std::int64_t width, float eps) {
+MCIT_CLONES void rms_norm(const float* x, const float* weight, float* y, float* rstd, std::int64_t rows,
+                          std::int64_t width, float eps) {
   for (std::int64_t r = 0; r < rows; ++r, x += width, y += width) {
     float sum = 0.0F;
     for (std::int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
@@ -21,8 +22,8 @@ MCIT_CLONES void rms_norm(const float* x, const float* weight, float* y, float* 
   }
 }
 
-MCIT_CLONES void rms_norm_backward(const float* x, const float* weight, const float* rstd, const float* dy, float* dx,
-                                   float* dweight, std::int64_t rows, std::int64_t width) {
+MCIT_CLONES void rms_norm_backward(const float* x, const float* weight, const float* rstd, const float* dy,
+                                   float* dx, float* dweight, std::int64_t rows, std::int64_t width) {
   for (std::int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width) {
     const float scale = rstd[r];
     float dot = 0.0F;
@@ -41,7 +42,8 @@ MCIT_CLONES void swiglu(const float* gate_up, float* y, std::int64_t rows, std::
   }
 }
 
-MCIT_CLONES void swiglu_backward(const float* gate_up, const float* dy, float* dgate_up, std::int64_t rows, std::int64_t width) {
+MCIT_CLONES void swiglu_backward(const float* gate_up, const float* dy, float* dgate_up, std::int64_t rows,
+                                 std::int64_t width) {
   for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * width, dgate_up += 2 * width, dy += width) {
     const float *gate = gate_up, *up = gate_up + width;
     float *dgate = dgate_up, *dup = dgate_up + width;
@@ -53,8 +55,8 @@ MCIT_CLONES void swiglu_backward(const float* gate_up, const float* dy, float* d
   }
 }
 
-MCIT_CLONES void rotary(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t stride, std::int64_t heads,
-                        std::int64_t head_dim, float sign) {
+MCIT_CLONES void rotary(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t stride,
+                        std::int64_t heads, std::int64_t head_dim, float sign) {
   const std::int64_t half = head_dim / 2;
   for (std::int64_t r = 0; r < rows; ++r, x += stride, cos += half, sin += half) {
     for (std::int64_t h = 0; h < heads; ++h) {

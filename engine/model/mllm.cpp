@@ -18,11 +18,14 @@ constexpr const char* kDecoder = "language_model.";
 constexpr const char* kVision = "vision_tower.vision_model.";
 constexpr const char* kConnector = "multi_modal_projector.";
 
-bool starts_with(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
+bool starts_with(std::string_view text, std::string_view prefix) {
+  return text.substr(0, prefix.size()) == prefix;
+}
 
 /// hidden_states index that a configured feature layer means (negative counts from the end).
 std::int64_t resolve_layer(const LlavaConfig& config) {
-  return config.vision_feature_layer < 0 ? config.vision.num_hidden_layers + 1 + config.vision_feature_layer : config.vision_feature_layer;
+  return config.vision_feature_layer < 0 ? config.vision.num_hidden_layers + 1 + config.vision_feature_layer
+                                         : config.vision_feature_layer;
 }
 
 StateDict to(StateDict tensors, at::Device device, at::ScalarType dtype) {
@@ -31,20 +34,26 @@ StateDict to(StateDict tensors, at::Device device, at::ScalarType dtype) {
   return tensors;
 }
 
+/// Counts the changes made to a tensor in place, through any alias of it.
+std::uint32_t version_of(const Tensor& tensor) { return static_cast<std::uint32_t>(tensor._version()); }
+
 at::ScalarType default_dtype(at::Device device) { return device.is_cuda() ? at::kBFloat16 : at::kFloat; }
 
 /// Which names a pattern selects. "/…/" is a regular expression over the whole name.
 std::function<bool(const std::string&)> name_filter(std::string_view pattern) {
   if (pattern.size() > 2 && pattern.front() == '/' && pattern.back() == '/') {
     try {
-      return [expression = std::regex(std::string(pattern.substr(1, pattern.size() - 2)))](const std::string& name) { return std::regex_search(name, expression); };
+      return [expression = std::regex(std::string(pattern.substr(1, pattern.size() - 2)))](
+                 const std::string& name) { return std::regex_search(name, expression); };
     } catch (const std::regex_error&) {
       throw ConfigError(std::string(pattern), "is no regular expression");
     }
   }
   if (pattern == "all") return [](const std::string&) { return true; };
-  for (const auto& [word, prefix] : {std::pair{"decoder", kDecoder}, std::pair{"vision", kVision}, std::pair{"connector", kConnector}})
-    if (pattern == word) return [prefix = std::string(prefix)](const std::string& name) { return starts_with(name, prefix); };
+  for (const auto& [word, prefix] :
+       {std::pair{"decoder", kDecoder}, std::pair{"vision", kVision}, std::pair{"connector", kConnector}})
+    if (pattern == word)
+      return [prefix = std::string(prefix)](const std::string& name) { return starts_with(name, prefix); };
   std::vector<std::string> suffixes;
   for (std::size_t begin = 0; begin <= pattern.size();) {
     const std::size_t end = std::min(pattern.find(',', begin), pattern.size());
@@ -52,7 +61,9 @@ std::function<bool(const std::string&)> name_filter(std::string_view pattern) {
     begin = end + 1;
   }
   return [suffixes](const std::string& name) {
-    return starts_with(name, kDecoder) && std::any_of(suffixes.begin(), suffixes.end(), [&](const std::string& s) { return name.size() > s.size() && name.ends_with(s); });
+    return starts_with(name, kDecoder) &&
+           std::any_of(suffixes.begin(), suffixes.end(),
+                       [&](const std::string& s) { return name.size() > s.size() && name.ends_with(s); });
   };
 }
 
@@ -74,15 +85,20 @@ std::string canonical_name(const std::string& name) {
 
 at::Device open_device(const std::string& name) {
   if (name == "cpu") return at::kCPU;
-  if (name != "cuda" && !starts_with(name, "cuda:")) throw ConfigError("device", "unknown device '" + name + "'", "known: cpu, cuda, cuda:N");
+  if (name != "cuda" && !starts_with(name, "cuda:"))
+    throw ConfigError("device", "unknown device '" + name + "'", "known: cpu, cuda, cuda:N");
   // The CUDA half of LibTorch registers itself when it is opened; nothing here links it.
   if (!at::globalContext().hasCUDA() && ::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr)
-    throw ConfigError("device", "'" + name + "' was asked for, but LibTorch's CUDA library cannot be opened", std::string(::dlerror()) + "; use device = \"cpu\"");
-  if (!at::globalContext().hasCUDA() || at::getNumGPUs() == 0) throw ConfigError("device", "'" + name + "' was asked for, but there is no CUDA device", "use device = \"cpu\"");
+    throw ConfigError("device", "'" + name + "' was asked for, but LibTorch's CUDA library cannot be opened",
+                      std::string(::dlerror()) + "; use device = \"cpu\"");
+  if (!at::globalContext().hasCUDA() || at::getNumGPUs() == 0)
+    throw ConfigError("device", "'" + name + "' was asked for, but there is no CUDA device",
+                      "use device = \"cpu\"");
   return at::Device(name == "cuda" ? "cuda:0" : name);
 }
 
-AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, std::int64_t end_token) : nodes_(1) {
+AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, std::int64_t end_token)
+    : nodes_(1) {
   for (const auto& answer : answers) {
     std::size_t at = 0;
     const auto step = [&](std::int64_t token) {
@@ -95,7 +111,8 @@ AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, st
   }
 }
 
-std::unique_ptr<Mllm> Mllm::load(const std::filesystem::path& folder, at::Device device, std::optional<at::ScalarType> dtype) {
+std::unique_ptr<Mllm> Mllm::load(const std::filesystem::path& folder, at::Device device,
+                                 std::optional<at::ScalarType> dtype) {
   LlavaConfig config = read_llava_config(folder);
   StateDict tensors;
   for (auto& [name, tensor] : read_checkpoint_tensors(folder)) {
@@ -103,27 +120,45 @@ std::unique_ptr<Mllm> Mllm::load(const std::filesystem::path& folder, at::Device
     tensors.emplace(canonical_name(name), tensor);
   }
   try {
-    return std::make_unique<Mllm>(std::move(config), to(std::move(tensors), device, dtype.value_or(default_dtype(device))));
+    return std::make_unique<Mllm>(std::move(config),
+                                  to(std::move(tensors), device, dtype.value_or(default_dtype(device))));
   } catch (const CheckpointError& e) {
     throw CheckpointError(folder.string(), e.what());
   }
 }
 
 Mllm::Mllm(LlavaConfig config, StateDict tensors)
-    : config_(std::move(config)), feature_layer_(resolve_layer(config_)),
+    : config_(std::move(config)),
+      feature_layer_(resolve_layer(config_)),
       vision_(config_.vision, tensors, kVision, feature_layer_),
       connector_(tensors, kConnector, config_.projector_hidden_act, config_.projector_bias),
-      decoder_(config_.text, tensors, kDecoder), unused_(std::move(tensors)), device_(at::kCPU), dtype_(at::kFloat) {
+      decoder_(config_.text, tensors, kDecoder),
+      unused_(std::move(tensors)),
+      device_(at::kCPU),
+      dtype_(at::kFloat) {
   each_tensor([&](const std::string&, Tensor& tensor) {
     device_ = tensor.device();
     dtype_ = tensor.scalar_type();
   });
+  vision_.each_tensor([&](const std::string&, Tensor& tensor) { tower_.push_back(tensor); });
+  vision_.each_site([&](Site& site) {
+    tower_.push_back(site.weight());
+    if (site.bias().defined()) tower_.push_back(site.bias());
+  });
+  for (const Tensor& tensor : tower_) tower_versions_.push_back(version_of(tensor));
   for (const auto& [name, tensor] : unused_)
     if (!starts_with(name, kVision)) throw CheckpointError(name, "is no tensor of a LLaVA model");
-  info_ = {"llava", config_.text.num_hidden_layers, config_.text.hidden_size, config_.text.vocab_size, config_.vision.hidden_size, config_.image_tokens(), 0};
+  info_ = {"llava",
+           config_.text.num_hidden_layers,
+           config_.text.hidden_size,
+           config_.text.vocab_size,
+           config_.vision.hidden_size,
+           config_.image_tokens(),
+           0};
 }
 
-void Mllm::set_clip(std::shared_ptr<Clip> clip, std::function<std::vector<std::int64_t>(const std::string&)> encode_text) {
+void Mllm::set_clip(std::shared_ptr<Clip> clip,
+                    std::function<std::vector<std::int64_t>(const std::string&)> encode_text) {
   clip_ = std::move(clip);
   encode_text_ = std::move(encode_text);
   info_.feature_dim = clip_ ? clip_->config().projection_dim : 0;
@@ -150,7 +185,8 @@ StateDict Mllm::tensors() {
   return out;
 }
 
-void Mllm::save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata) {
+void Mllm::save(const std::filesystem::path& folder, at::ScalarType dtype,
+                const std::map<std::string, std::string>& metadata) {
   write_model_file(folder, tensors(), dtype, metadata, llava_config_json(config_, dtype_name(dtype)));
 }
 
@@ -161,7 +197,8 @@ std::string Mllm::tower_hash() {
     if (!starts_with(name, kVision)) continue;
     const Tensor bytes = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
     hasher.update(name);
-    hasher.update(std::string_view(static_cast<const char*>(bytes.const_data_ptr()), static_cast<std::size_t>(bytes.numel()) * 4));
+    hasher.update(std::string_view(static_cast<const char*>(bytes.const_data_ptr()),
+                                   static_cast<std::size_t>(bytes.numel()) * 4));
   }
   return hasher.hex();
 }
@@ -172,7 +209,9 @@ std::vector<Site*> Mllm::sites(std::string_view pattern) {
   each_site([&](Site& site) {
     if (wanted(site.name())) out.push_back(&site);
   });
-  if (out.empty()) throw ConfigError(std::string(pattern), "matches no linear site of the model", "try \"decoder\", \"q_proj,v_proj\", \"connector\" or \"/regex/\"");
+  if (out.empty())
+    throw ConfigError(std::string(pattern), "matches no linear site of the model",
+                      "try \"decoder\", \"q_proj,v_proj\", \"connector\" or \"/regex/\"");
   return out;
 }
 
@@ -180,8 +219,11 @@ Parameters Mllm::parameters(std::string_view pattern) {
   const auto wanted = name_filter(pattern);
   Parameters out;
   for (const auto& [name, tensor] : tensors())
-    if (wanted(name) && !unused_.contains(name)) out.push_back({name, tensor, starts_with(name, kConnector) ? "connector" : "base"});
-  if (out.empty()) throw ConfigError(std::string(pattern), "matches no tensor of the model", "try \"connector\", \"decoder\", \"vision\", \"all\" or \"/regex/\"");
+    if (wanted(name) && !unused_.contains(name))
+      out.push_back({name, tensor, starts_with(name, kConnector) ? "connector" : "base"});
+  if (out.empty())
+    throw ConfigError(std::string(pattern), "matches no tensor of the model",
+                      "try \"connector\", \"decoder\", \"vision\", \"all\" or \"/regex/\"");
   return out;
 }
 
@@ -190,7 +232,8 @@ Tensor Mllm::collate(const Batch& batch, bool prompts_only) {
   route_.rows.lengths.clear();
   for (std::size_t b = 0; b < batch.examples.size(); ++b) {
     const Example& example = *batch.examples[b];
-    const std::int64_t rows = prompts_only ? example.prompt_length : static_cast<std::int64_t>(example.tokens.size());
+    const std::int64_t rows =
+        prompts_only ? example.prompt_length : static_cast<std::int64_t>(example.tokens.size());
     first.push_back(static_cast<std::int64_t>(ids.size()));
     for (std::int64_t i = 0; i < rows; ++i) {
       ids.push_back(example.tokens[static_cast<std::size_t>(i)]);
@@ -200,7 +243,9 @@ Tensor Mllm::collate(const Batch& batch, bool prompts_only) {
     last.push_back(static_cast<std::int64_t>(ids.size()) - 1);
     route_.rows.lengths.push_back(rows);
   }
-  const auto send = [&](const std::vector<std::int64_t>& values) { return at::tensor(values, at::kLong).to(device_); };
+  const auto send = [&](const std::vector<std::int64_t>& values) {
+    return at::tensor(values, at::kLong).to(device_);
+  };
   route_.rows.sequence = send(sequence);
   route_.rows.position = send(position);
   route_.rows.first = send(first);
@@ -209,7 +254,21 @@ Tensor Mllm::collate(const Batch& batch, bool prompts_only) {
   return send(ids);
 }
 
+bool Mllm::tower_changed() const {
+  for (std::size_t i = 0; i < tower_.size(); ++i)
+    if (tower_[i].requires_grad() || version_of(tower_[i]) != tower_versions_[i]) return true;
+  bool adapted = false;
+  vision_.each_site([&](Site& site) { adapted = adapted || !site.active().empty(); });
+  return adapted;
+}
+
 Tensor Mllm::gather_features(const Batch& batch) const {
+  if (tower_changed()) {
+    std::vector<Tensor> pixels;
+    for (const ExamplePtr& example : batch.examples)
+      if (!example->image.empty()) pixels.push_back(images_.pixels(example->image));
+    return pixels.empty() ? Tensor() : vision_features(at::stack(pixels).to(device_, dtype_));
+  }
   std::vector<Tensor> features;
   for (const ExamplePtr& example : batch.examples)
     if (!example->image.empty()) features.push_back(images_.features(example->image));
@@ -222,8 +281,13 @@ Tensor Mllm::embed_rows(const Tensor& tokens, const Tensor& features) {
   const Tensor where = (tokens == config_.image_token_id).nonzero().squeeze(1);
   const Tensor rows = features.reshape({-1, features.size(-1)});
   if (where.size(0) != rows.size(0))
-    throw DataError("batch", std::to_string(where.size(0)) + " image tokens but " + std::to_string(rows.size(0)) + " visual features", "each picture needs " + std::to_string(info_.image_tokens) + " image tokens in its prompt");
-  return embedded.index_copy(0, where, connector_.forward(rows, route_, training_).to(embedded.scalar_type()));
+    throw DataError(
+        "batch",
+        std::to_string(where.size(0)) + " image tokens but " + std::to_string(rows.size(0)) +
+            " visual features",
+        "each picture needs " + std::to_string(info_.image_tokens) + " image tokens in its prompt");
+  return embedded.index_copy(0, where,
+                             connector_.forward(rows, route_, training_).to(embedded.scalar_type()));
 }
 
 Forward Mllm::forward(const Batch& batch) { return forward_with(batch, gather_features(batch)); }
@@ -231,17 +295,20 @@ Forward Mllm::forward(const Batch& batch) { return forward_with(batch, gather_fe
 Forward Mllm::forward_with(const Batch& batch, const Tensor& features) {
   const Tensor tokens = collate(batch, false);
   std::vector<std::int64_t> labels;
-  for (const ExamplePtr& example : batch.examples) labels.insert(labels.end(), example->labels.begin(), example->labels.end());
+  for (const ExamplePtr& example : batch.examples)
+    labels.insert(labels.end(), example->labels.begin(), example->labels.end());
   std::vector<std::int64_t> keep, targets;
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] < 0) continue;
     keep.push_back(static_cast<std::int64_t>(i));
     targets.push_back(labels[i]);
   }
-  if (keep.empty()) throw DataError("batch", "no row of the batch has a label", "every training example needs an answer");
+  if (keep.empty())
+    throw DataError("batch", "no row of the batch has a label", "every training example needs an answer");
   const Tensor rows = at::tensor(keep, at::kLong).to(device_);
   const Tensor hidden = decoder_.forward(embed_rows(tokens, features), route_, rows, nullptr, training_);
-  return {decoder_.logits(hidden), at::tensor(targets, at::kLong).to(device_), route_.rows.sequence.index_select(0, rows)};
+  return {decoder_.logits(hidden), at::tensor(targets, at::kLong).to(device_),
+          route_.rows.sequence.index_select(0, rows)};
 }
 
 Tensor Mllm::all_logits(const Batch& batch, const Tensor& features) {
@@ -260,40 +327,50 @@ Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
   out.prompt_lengths = route_.rows.lengths;
   out.cache.lengths = route_.rows.lengths;
   const auto count = static_cast<std::int64_t>(batch.size());
-  const std::int64_t capacity = *std::max_element(out.prompt_lengths.begin(), out.prompt_lengths.end()) + max_new_tokens;
+  const std::int64_t capacity =
+      *std::max_element(out.prompt_lengths.begin(), out.prompt_lengths.end()) + max_new_tokens;
   const DecoderConfig& c = config_.text;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    const auto room = [&] { return at::zeros({count, c.num_key_value_heads, capacity, c.head_dim}, at::TensorOptions(dtype_).device(device_)); };
+    const auto room = [&] {
+      return at::zeros({count, c.num_key_value_heads, capacity, c.head_dim},
+                       at::TensorOptions(dtype_).device(device_));
+    };
     out.cache.keys.push_back(room());
     out.cache.values.push_back(room());
   }
   route_.memo.clear();
-  const Tensor hidden = decoder_.forward(embed_rows(tokens, gather_features(batch)), route_, route_.rows.last, &out.cache, false);
+  const Tensor hidden = decoder_.forward(embed_rows(tokens, gather_features(batch)), route_, route_.rows.last,
+                                         &out.cache, false);
   out.first_logits = decoder_.logits(hidden);
   out.task = route_.task;
   out.memo = route_.memo;
   return out;
 }
 
-std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64_t max_new_tokens, const AnswerTrie* allowed, OnEnd on_end) {
+std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64_t max_new_tokens,
+                                                    const AnswerTrie* allowed, OnEnd on_end) {
   const std::size_t count = prefill.prompt_lengths.size();
   std::vector<std::vector<std::int64_t>> answers(count);
   std::vector<std::size_t> node(count, 0);
   std::vector<bool> done(count, false);
-  prefill.cache.lengths = prefill.prompt_lengths;  // what an earlier decoding added lies behind and is overwritten
+  prefill.cache.lengths =
+      prefill.prompt_lengths;  // what an earlier decoding added lies behind and is overwritten
   route_.task = prefill.task;
   route_.memo = prefill.memo;
   const auto& ends = config_.text.eos_token_ids;
   Tensor logits = on_end == OnEnd::avoid ? prefill.first_logits.clone() : prefill.first_logits;
   for (std::int64_t step = 0; step < max_new_tokens; ++step) {
     if (allowed != nullptr) {
-      Tensor mask = at::full_like(logits, -std::numeric_limits<float>::infinity(), at::TensorOptions(at::kCPU));
+      Tensor mask =
+          at::full_like(logits, -std::numeric_limits<float>::infinity(), at::TensorOptions(at::kCPU));
       for (std::size_t b = 0; b < count; ++b)
-        for (const auto& [token, next] : allowed->node(node[b]).next) mask[static_cast<std::int64_t>(b)][token] = 0.0;
+        for (const auto& [token, next] : allowed->node(node[b]).next)
+          mask[static_cast<std::int64_t>(b)][token] = 0.0;
       logits = logits + mask.to(logits.device());
     }
     if (on_end == OnEnd::avoid)
-      for (const std::int64_t end : ends) logits.select(1, end).fill_(-std::numeric_limits<float>::infinity());
+      for (const std::int64_t end : ends)
+        logits.select(1, end).fill_(-std::numeric_limits<float>::infinity());
     const Tensor best = logits.argmax(-1).to(at::kCPU);
     bool open = false;
     std::vector<std::int64_t> ids(count);
@@ -325,28 +402,38 @@ std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64
 }
 
 Tensor Mllm::image_features(const Batch& batch) {
-  if (!clip_) throw CheckpointError("image_features", "this model has no CLIP towers", "the model folder needs a clip/ folder beside its config.json");
-  Tensor out = at::zeros({static_cast<std::int64_t>(batch.size()), info_.feature_dim}, at::TensorOptions(at::kFloat).device(device_));
+  if (!clip_)
+    throw CheckpointError("image_features", "this model has no CLIP towers",
+                          "the model folder needs a clip/ folder beside its config.json");
+  Tensor out = at::zeros({static_cast<std::int64_t>(batch.size()), info_.feature_dim},
+                         at::TensorOptions(at::kFloat).device(device_));
   for (std::size_t b = 0; b < batch.size(); ++b) {
     const std::string& image = batch.examples[b]->image;
-    if (!image.empty()) out[static_cast<std::int64_t>(b)] = clip_->embed_images(images_.pixels(image).unsqueeze(0).to(device_, dtype_))[0].to(at::kFloat);
+    if (!image.empty())
+      out[static_cast<std::int64_t>(b)] =
+          clip_->embed_images(images_.pixels(image).unsqueeze(0).to(device_, dtype_))[0].to(at::kFloat);
   }
   return out;
 }
 
 Tensor Mllm::text_features(const Batch& batch) {
-  if (!clip_) throw CheckpointError("text_features", "this model has no CLIP towers", "the model folder needs a clip/ folder beside its config.json");
+  if (!clip_)
+    throw CheckpointError("text_features", "this model has no CLIP towers",
+                          "the model folder needs a clip/ folder beside its config.json");
   std::vector<std::vector<std::int64_t>> ids;
   for (const ExamplePtr& example : batch.examples) ids.push_back(encode_text_(example->prompt));
   return clip_->embed_texts(ids).to(at::kFloat);
 }
 
-std::shared_ptr<Clip> load_clip(const std::filesystem::path& folder, at::Device device, std::optional<at::ScalarType> dtype) {
+std::shared_ptr<Clip> load_clip(const std::filesystem::path& folder, at::Device device,
+                                std::optional<at::ScalarType> dtype) {
   StateDict tensors;
   for (auto& [name, tensor] : read_checkpoint_tensors(folder))
     if (!name.ends_with(".position_ids")) tensors.emplace(name, tensor);
   try {
-    return std::make_shared<Clip>(read_clip_config(folder), *std::make_unique<StateDict>(to(std::move(tensors), device, dtype.value_or(default_dtype(device)))));
+    return std::make_shared<Clip>(
+        read_clip_config(folder),
+        *std::make_unique<StateDict>(to(std::move(tensors), device, dtype.value_or(default_dtype(device)))));
   } catch (const CheckpointError& e) {
     throw CheckpointError(folder.string(), e.what());
   }

@@ -17,8 +17,9 @@ namespace mcit {
 
 /// Where the model gets what belongs to a picture. Features are the tower's output before the connector.
 struct ImageSource {
-  std::function<Tensor(const std::string& path)> features;  ///< [image_tokens, vision_hidden] float32 on the CPU
-  std::function<Tensor(const std::string& path)> pixels;    ///< [3, S, S] float32
+  std::function<Tensor(const std::string& path)>
+      features;  ///< [image_tokens, vision_hidden] float32 on the CPU
+  std::function<Tensor(const std::string& path)> pixels;  ///< [3, S, S] float32
 };
 
 /// Answers that a restricted decoding may give, as token paths. An empty trie restricts nothing.
@@ -36,16 +37,16 @@ class AnswerTrie {
   std::vector<Node> nodes_;
 };
 
-/// What decoding does about end tokens: end the answer, keep them as tokens like any other, or never choose one. The last
-/// two give every answer max_new_tokens ids.
+/// What decoding does about end tokens: end the answer, keep them as tokens like any other, or never choose
+/// one. The last two give every answer max_new_tokens ids.
 enum class OnEnd { stop, keep, avoid };
 
 /// Prompts that went through the decoder once; answers are decoded from it, as often as wanted.
 struct Prefill {
   KvCache cache;
-  Tensor first_logits;                        ///< [B, V]
-  std::vector<std::int64_t> prompt_lengths;   ///< [B]
-  std::vector<std::int64_t> task;             ///< routing of the prompts
+  Tensor first_logits;                       ///< [B, V]
+  std::vector<std::int64_t> prompt_lengths;  ///< [B]
+  std::vector<std::int64_t> task;            ///< routing of the prompts
   std::map<std::string, Tensor> memo;
 };
 
@@ -58,7 +59,8 @@ class Mllm final : public Backbone {
   Mllm(LlavaConfig config, StateDict tensors);
 
   /// Writes config.json and model.safetensors; tokenizer and preprocessor files are the caller's.
-  void save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata = {});
+  void save(const std::filesystem::path& folder, at::ScalarType dtype,
+            const std::map<std::string, std::string>& metadata = {});
 
   const BackboneInfo& info() const override { return info_; }
   at::Device device() const override { return device_; }
@@ -72,20 +74,25 @@ class Mllm final : public Backbone {
 
   /// Like forward(), with the pictures' features given in batch order: [pictures, image_tokens, D].
   Forward forward_with(const Batch& batch, const Tensor& features);
-  /// Features of pictures before the connector. [B, 3, S, S] -> [B, image_tokens, D]; on the graph in grad mode.
+  /// Features of pictures before the connector. [B, 3, S, S] -> [B, image_tokens, D]; on the graph in grad
+  /// mode.
   Tensor vision_features(const Tensor& pixels) const;
   /// The tower's hidden states up to the feature layer, class token included. [B, 1 + patches, D]
-  Tensor vision_hidden(const Tensor& pixels) const { return vision_.hidden(pixels, feature_layer_, training_); }
+  Tensor vision_hidden(const Tensor& pixels) const {
+    return vision_.hidden(pixels, feature_layer_, training_);
+  }
 
   Prefill prefill(const Batch& batch, std::int64_t max_new_tokens);
   /// Greedy answers, without the end token. @param allowed restricts each answer to a set, or null
-  std::vector<std::vector<std::int64_t>> decode(Prefill& prefill, std::int64_t max_new_tokens, const AnswerTrie* allowed = nullptr,
+  std::vector<std::vector<std::int64_t>> decode(Prefill& prefill, std::int64_t max_new_tokens,
+                                                const AnswerTrie* allowed = nullptr,
                                                 OnEnd on_end = OnEnd::stop);
   /// Logits at every row, for comparison with other implementations. [N, V]
   Tensor all_logits(const Batch& batch, const Tensor& features);
 
   void set_images(ImageSource source) { images_ = std::move(source); }
-  void set_clip(std::shared_ptr<Clip> clip, std::function<std::vector<std::int64_t>(const std::string&)> encode_text);
+  void set_clip(std::shared_ptr<Clip> clip,
+                std::function<std::vector<std::int64_t>(const std::string&)> encode_text);
   void set_training(bool training) { training_ = training; }  ///< dropout on or off
   const LlavaConfig& config() const { return config_; }
   const std::shared_ptr<Clip>& clip() const { return clip_; }
@@ -93,6 +100,9 @@ class Mllm final : public Backbone {
   StateDict tensors();
   /// Changes when any weight of the tower changes: part of the feature cache's key.
   std::string tower_hash();
+  /// Whether an adapter, a gradient or an update reached the tower: pictures then go through it in every
+  /// pass, on the graph, and no stored feature is used.
+  bool tower_changed() const;
 
  private:
   Tensor collate(const Batch& batch, bool prompts_only);  ///< fills route_.rows; token ids [N]
@@ -106,6 +116,8 @@ class Mllm final : public Backbone {
   VisionTower vision_;
   Connector connector_;
   Decoder decoder_;
+  std::vector<Tensor> tower_;                  ///< weights of the tower
+  std::vector<std::uint32_t> tower_versions_;  ///< of them, as they were loaded
   StateDict unused_;  ///< tensors of the folder that this model never reads (the tower's last layer)
   BackboneInfo info_;
   at::Device device_;

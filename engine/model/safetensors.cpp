@@ -26,9 +26,10 @@ struct DtypeName {
   const char* name;
   at::ScalarType type;
 };
-constexpr DtypeName kDtypes[] = {{"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16},
-                                 {"I64", at::kLong},   {"I32", at::kInt},   {"I16", at::kShort}, {"I8", at::kChar},
-                                 {"U8", at::kByte},    {"BOOL", at::kBool}};
+constexpr DtypeName kDtypes[] = {{"F64", at::kDouble},    {"F32", at::kFloat}, {"F16", at::kHalf},
+                                 {"BF16", at::kBFloat16}, {"I64", at::kLong},  {"I32", at::kInt},
+                                 {"I16", at::kShort},     {"I8", at::kChar},   {"U8", at::kByte},
+                                 {"BOOL", at::kBool}};
 
 const DtypeName* dtype_named(const std::string& name) {
   for (const DtypeName& entry : kDtypes)
@@ -47,7 +48,8 @@ class Mapping {
  public:
   explicit Mapping(const std::filesystem::path& file) {
     const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) throw CheckpointError(file.string(), std::string("cannot be opened: ") + std::strerror(errno));
+    if (fd < 0)
+      throw CheckpointError(file.string(), std::string("cannot be opened: ") + std::strerror(errno));
     struct stat info {};
     if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
       ::close(fd);
@@ -60,7 +62,8 @@ class Mapping {
       if (at != MAP_FAILED) data_ = static_cast<char*>(at);
     }
     ::close(fd);
-    if (size_ > 0 && data_ == nullptr) throw CheckpointError(file.string(), std::string("cannot be mapped: ") + std::strerror(errno));
+    if (size_ > 0 && data_ == nullptr)
+      throw CheckpointError(file.string(), std::string("cannot be mapped: ") + std::strerror(errno));
   }
   ~Mapping() {
     if (data_ != nullptr) ::munmap(data_, size_);
@@ -87,14 +90,19 @@ struct Entry {
 };
 
 Entry parse_entry(const std::string& where, const json& value, std::uint64_t data_size) {
-  if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") || !value.contains("data_offsets"))
+  if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") ||
+      !value.contains("data_offsets"))
     throw CheckpointError(where, "needs dtype, shape and data_offsets");
   const json &dtype = value["dtype"], &shape = value["shape"], &offsets = value["data_offsets"];
   if (!dtype.is_string() || !shape.is_array() || !offsets.is_array() || offsets.size() != 2)
     throw CheckpointError(where, "dtype, shape or data_offsets has the wrong type");
-  Entry entry{dtype_named(dtype.get<std::string>()), {}, unsigned_at(offsets[0], where), unsigned_at(offsets[1], where)};
+  Entry entry{dtype_named(dtype.get<std::string>()),
+              {},
+              unsigned_at(offsets[0], where),
+              unsigned_at(offsets[1], where)};
   if (entry.dtype == nullptr)
-    throw CheckpointError(where, "unknown dtype '" + dtype.get<std::string>() + "'", "known: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL");
+    throw CheckpointError(where, "unknown dtype '" + dtype.get<std::string>() + "'",
+                          "known: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL");
   std::uint64_t bytes = c10::elementSize(entry.dtype->type);
   for (const json& dim : shape) {
     const std::uint64_t n = unsigned_at(dim, where);
@@ -105,7 +113,8 @@ Entry parse_entry(const std::string& where, const json& value, std::uint64_t dat
   if (entry.begin > entry.end || entry.end > data_size)
     throw CheckpointError(where, "data_offsets lie outside the file", "the file may be cut short");
   if (entry.end - entry.begin != bytes)
-    throw CheckpointError(where, "data_offsets hold " + std::to_string(entry.end - entry.begin) + " bytes, the shape needs " + std::to_string(bytes));
+    throw CheckpointError(where, "data_offsets hold " + std::to_string(entry.end - entry.begin) +
+                                     " bytes, the shape needs " + std::to_string(bytes));
   return entry;
 }
 
@@ -117,7 +126,8 @@ json parse_header(const std::string& where, const char* text, std::uint64_t leng
   try {
     header = json::parse(text, text + length, [&](int depth, json::parse_event_t event, json& parsed) {
       if (depth > depth_limit) throw CheckpointError(where, "its header is nested too deeply");
-      if (event == json::parse_event_t::key && depth == 1 && !seen.insert(parsed.get<std::string>()).second) duplicate = true;
+      if (event == json::parse_event_t::key && depth == 1 && !seen.insert(parsed.get<std::string>()).second)
+        duplicate = true;
       return true;
     });
   } catch (const json::exception& e) {
@@ -133,11 +143,15 @@ json parse_header(const std::string& where, const char* text, std::uint64_t leng
 SafetensorsFile read_safetensors(const std::filesystem::path& file) {
   const std::string where = file.string();
   auto mapping = std::make_shared<Mapping>(file);
-  if (mapping->size() < 8) throw CheckpointError(where, "is too short for a safetensors file (" + std::to_string(mapping->size()) + " bytes)");
+  if (mapping->size() < 8)
+    throw CheckpointError(
+        where, "is too short for a safetensors file (" + std::to_string(mapping->size()) + " bytes)");
   std::uint64_t length = 0;
   std::memcpy(&length, mapping->data(), 8);
   if (length > kMaxHeader || length > mapping->size() - 8)
-    throw CheckpointError(where, "its header claims " + std::to_string(length) + " bytes, more than the file holds", "it is no safetensors file or was cut short");
+    throw CheckpointError(where,
+                          "its header claims " + std::to_string(length) + " bytes, more than the file holds",
+                          "it is no safetensors file or was cut short");
   const json header = parse_header(where, mapping->data() + 8, length);
   char* data = mapping->data() + 8 + length;
   const std::uint64_t data_size = mapping->size() - 8 - length;
@@ -157,11 +171,13 @@ SafetensorsFile read_safetensors(const std::filesystem::path& file) {
     const auto options = at::TensorOptions().dtype(entry.dtype->type);
     if (entry.begin == entry.end) {
       tensor = at::empty(entry.shape, options);
-    } else if (reinterpret_cast<std::uintptr_t>(data + entry.begin) % c10::elementSize(entry.dtype->type) != 0) {
+    } else if (reinterpret_cast<std::uintptr_t>(data + entry.begin) % c10::elementSize(entry.dtype->type) !=
+               0) {
       tensor = at::empty(entry.shape, options);  // an unaligned file: copy instead of mapping
       std::memcpy(tensor.data_ptr(), data + entry.begin, entry.end - entry.begin);
     } else {
-      tensor = at::from_blob(data + entry.begin, entry.shape, [mapping](void*) {}, options);
+      tensor = at::from_blob(
+          data + entry.begin, entry.shape, [mapping](void*) {}, options);
     }
     out.tensors.emplace(name, std::move(tensor));
   }
@@ -186,7 +202,9 @@ std::string to_safetensors(const StateDict& tensors, const std::map<std::string,
   std::uint64_t offset = 0;
   for (const auto& [name, tensor] : tensors) {
     const std::uint64_t bytes = static_cast<std::uint64_t>(tensor.numel()) * tensor.element_size();
-    header[name] = {{"dtype", name_of(tensor.scalar_type(), name)}, {"shape", tensor.sizes().vec()}, {"data_offsets", {offset, offset + bytes}}};
+    header[name] = {{"dtype", name_of(tensor.scalar_type(), name)},
+                    {"shape", tensor.sizes().vec()},
+                    {"data_offsets", {offset, offset + bytes}}};
     offset += bytes;
   }
   std::string text = header.dump();
@@ -198,12 +216,14 @@ std::string to_safetensors(const StateDict& tensors, const std::map<std::string,
   out += text;
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor flat = tensor.detach().to(at::kCPU).contiguous();
-    out.append(static_cast<const char*>(flat.data_ptr()), static_cast<std::size_t>(flat.numel()) * flat.element_size());
+    out.append(static_cast<const char*>(flat.data_ptr()),
+               static_cast<std::size_t>(flat.numel()) * flat.element_size());
   }
   return out;
 }
 
-void write_safetensors(const std::filesystem::path& file, const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::filesystem::path& file, const StateDict& tensors,
+                       const std::map<std::string, std::string>& metadata) {
   write_atomic(file, to_safetensors(tensors, metadata));
 }
 
@@ -226,7 +246,8 @@ StateDict read_checkpoint_tensors(const std::filesystem::path& folder) {
   const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
   if (std::filesystem::exists(single)) return read_safetensors(single).tensors;
   if (!std::filesystem::exists(index))
-    throw CheckpointError(folder.string(), "holds neither model.safetensors nor model.safetensors.index.json", "give the folder of a Hugging Face model");
+    throw CheckpointError(folder.string(), "holds neither model.safetensors nor model.safetensors.index.json",
+                          "give the folder of a Hugging Face model");
   json map;
   try {
     map = json::parse(read_file(index)).at("weight_map");
@@ -242,7 +263,8 @@ StateDict read_checkpoint_tensors(const std::filesystem::path& folder) {
     auto found = shards.find(shard);
     if (found == shards.end()) found = shards.emplace(shard, read_safetensors(folder / shard).tensors).first;
     const auto tensor = found->second.find(name);
-    if (tensor == found->second.end()) throw CheckpointError((folder / shard).string(), "lacks tensor '" + name + "' that the index promises");
+    if (tensor == found->second.end())
+      throw CheckpointError((folder / shard).string(), "lacks tensor '" + name + "' that the index promises");
     out.emplace(name, tensor->second);
   }
   return out;

@@ -1,6 +1,7 @@
 #pragma once
-/// The safetensors container: an 8-byte little-endian header length, a JSON header, raw little-endian tensors.
-/// Files come from outside: every length, offset, dtype and overlap is checked before a byte is used.
+/// The safetensors container: an 8-byte little-endian header length, a JSON header, raw little-endian
+/// tensors. Files come from outside: every length, offset, dtype and overlap is checked before a byte is
+/// used.
 
 #include <filesystem>
 #include <map>
@@ -36,7 +37,8 @@ const char* dtype_name(at::ScalarType dtype);
 void write_model_file(const std::filesystem::path& folder, const StateDict& tensors, at::ScalarType dtype,
                       const std::map<std::string, std::string>& metadata, const std::string& config_json);
 
-/// All tensors of a Hugging Face folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+/// All tensors of a Hugging Face folder: `model.safetensors`, or the shards of
+/// `model.safetensors.index.json`.
 StateDict read_checkpoint_tensors(const std::filesystem::path& folder);
 
 }  // namespace mcit

@@ -17,8 +17,8 @@ Tensor unit(const Tensor& x) { return x / x.norm(2, -1, true); }
 
 }  // namespace
 
-ClipEncoder::ClipEncoder(StateDict& tensors, const std::string& prefix, std::int64_t layers, std::int64_t width,
-                         std::int64_t heads, double eps, std::string act)
+ClipEncoder::ClipEncoder(StateDict& tensors, const std::string& prefix, std::int64_t layers,
+                         std::int64_t width, std::int64_t heads, double eps, std::string act)
     : heads_(heads), eps_(eps), act_(std::move(act)) {
   for (std::int64_t i = 0; i < layers; ++i) {
     Layer layer;
@@ -31,24 +31,30 @@ ClipEncoder::ClipEncoder(StateDict& tensors, const std::string& prefix, std::int
     layer.out = SiteGroup::take(tensors, layer.name + "self_attn.", {"out_proj"}, true);
     layer.fc1 = SiteGroup::take(tensors, layer.name + "mlp.", {"fc1"}, true);
     layer.fc2 = SiteGroup::take(tensors, layer.name + "mlp.", {"fc2"}, true);
-    if (layer.qkv.weight.size(0) != 3 * width || layer.qkv.weight.size(1) != width || layer.fc2.weight.size(0) != width)
+    if (layer.qkv.weight.size(0) != 3 * width || layer.qkv.weight.size(1) != width ||
+        layer.fc2.weight.size(0) != width)
       throw CheckpointError(layer.name, "its weights do not fit hidden_size " + std::to_string(width));
     layers_.push_back(std::move(layer));
   }
 }
 
-Tensor ClipEncoder::forward(Tensor x, std::int64_t first, std::int64_t count, bool causal, RouteContext& route, bool training) const {
+Tensor ClipEncoder::forward(Tensor x, std::int64_t first, std::int64_t count, bool causal,
+                            RouteContext& route, bool training) const {
   const std::int64_t batch = x.size(0), length = x.size(1), width = x.size(2), dim = width / heads_;
   x = x.reshape({batch * length, width});
   for (std::int64_t i = first; i < first + count; ++i) {
     const Layer& layer = layers_[static_cast<std::size_t>(i)];
     const Tensor h = layer_norm(x, layer.norm1_weight, layer.norm1_bias, eps_);
-    const Tensor qkv = kernels::site_linear(h, layer.qkv.view, layer.qkv.weight, layer.qkv.bias, route, training);
+    const Tensor qkv =
+        kernels::site_linear(h, layer.qkv.view, layer.qkv.weight, layer.qkv.bias, route, training);
     const Tensor split = qkv.view({batch, length, 3, heads_, dim}).permute({2, 0, 3, 1, 4});
-    const Tensor mixed = at::scaled_dot_product_attention(split[0], split[1], split[2], {}, 0.0, causal).transpose(1, 2).reshape({batch * length, width});
+    const Tensor mixed = at::scaled_dot_product_attention(split[0], split[1], split[2], {}, 0.0, causal)
+                             .transpose(1, 2)
+                             .reshape({batch * length, width});
     x = x + kernels::site_linear(mixed, layer.out.view, layer.out.weight, layer.out.bias, route, training);
     const Tensor g = layer_norm(x, layer.norm2_weight, layer.norm2_bias, eps_);
-    const Tensor act = kernels::activation(act_, kernels::site_linear(g, layer.fc1.view, layer.fc1.weight, layer.fc1.bias, route, training));
+    const Tensor act = kernels::activation(
+        act_, kernels::site_linear(g, layer.fc1.view, layer.fc1.weight, layer.fc1.bias, route, training));
     x = x + kernels::site_linear(act, layer.fc2.view, layer.fc2.weight, layer.fc2.bias, route, training);
   }
   return x.view({batch, length, width});
@@ -69,29 +75,44 @@ void ClipEncoder::each_tensor(const std::function<void(const std::string&, Tenso
   }
 }
 
-VisionTower::VisionTower(VisionConfig config, StateDict& tensors, const std::string& prefix, std::int64_t layers)
-    : config_(std::move(config)), prefix_(prefix),
+VisionTower::VisionTower(VisionConfig config, StateDict& tensors, const std::string& prefix,
+                         std::int64_t layers)
+    : config_(std::move(config)),
+      prefix_(prefix),
       class_embedding_(take_tensor(tensors, prefix + "embeddings.class_embedding", {config_.hidden_size})),
-      patch_embedding_(take_tensor(tensors, prefix + "embeddings.patch_embedding.weight", {config_.hidden_size, 3, config_.patch_size, config_.patch_size})),
-      position_embedding_(take_tensor(tensors, prefix + "embeddings.position_embedding.weight", {config_.patches() + 1, config_.hidden_size})),
+      patch_embedding_(take_tensor(tensors, prefix + "embeddings.patch_embedding.weight",
+                                   {config_.hidden_size, 3, config_.patch_size, config_.patch_size})),
+      position_embedding_(take_tensor(tensors, prefix + "embeddings.position_embedding.weight",
+                                      {config_.patches() + 1, config_.hidden_size})),
       pre_weight_(take_tensor(tensors, prefix + "pre_layrnorm.weight", {config_.hidden_size})),
       pre_bias_(take_tensor(tensors, prefix + "pre_layrnorm.bias", {config_.hidden_size})),
       post_weight_(take_tensor(tensors, prefix + "post_layernorm.weight", {config_.hidden_size})),
       post_bias_(take_tensor(tensors, prefix + "post_layernorm.bias", {config_.hidden_size})),
-      encoder_(tensors, prefix, layers, config_.hidden_size, config_.num_attention_heads, config_.layer_norm_eps, config_.hidden_act) {}
+      encoder_(tensors, prefix, layers, config_.hidden_size, config_.num_attention_heads,
+               config_.layer_norm_eps, config_.hidden_act) {}
 
 Tensor VisionTower::hidden(const Tensor& pixels, std::int64_t layers, bool training) const {
-  const std::int64_t batch = pixels.size(0), side = config_.image_size / config_.patch_size, p = config_.patch_size, d = config_.hidden_size;
-  if (pixels.dim() != 4 || pixels.size(1) != 3 || pixels.size(2) != config_.image_size || pixels.size(3) != config_.image_size)
-    throw Error("pixels", "the vision tower reads [B, 3, " + std::to_string(config_.image_size) + ", " + std::to_string(config_.image_size) + "]");
+  const std::int64_t batch = pixels.size(0), side = config_.image_size / config_.patch_size,
+                     p = config_.patch_size, d = config_.hidden_size;
+  if (pixels.dim() != 4 || pixels.size(1) != 3 || pixels.size(2) != config_.image_size ||
+      pixels.size(3) != config_.image_size)
+    throw Error("pixels", "the vision tower reads [B, 3, " + std::to_string(config_.image_size) + ", " +
+                              std::to_string(config_.image_size) + "]");
   // Patches do not overlap, so the convolution is one product over reordered pixels.
-  const Tensor patches = pixels.narrow(2, 0, side * p).narrow(3, 0, side * p).reshape({batch, 3, side, p, side, p}).permute({0, 2, 4, 1, 3, 5}).reshape({batch, side * side, 3 * p * p});
-  const Tensor embedded = at::matmul(patches.to(patch_embedding_.scalar_type()), patch_embedding_.view({d, -1}).t());
-  const Tensor x = at::cat({class_embedding_.view({1, 1, d}).expand({batch, 1, d}), embedded}, 1) + position_embedding_;
+  const Tensor patches = pixels.narrow(2, 0, side * p)
+                             .narrow(3, 0, side * p)
+                             .reshape({batch, 3, side, p, side, p})
+                             .permute({0, 2, 4, 1, 3, 5})
+                             .reshape({batch, side * side, 3 * p * p});
+  const Tensor embedded =
+      at::matmul(patches.to(patch_embedding_.scalar_type()), patch_embedding_.view({d, -1}).t());
+  const Tensor x =
+      at::cat({class_embedding_.view({1, 1, d}).expand({batch, 1, d}), embedded}, 1) + position_embedding_;
   return continue_from(layer_norm(x, pre_weight_, pre_bias_, config_.layer_norm_eps), 0, layers, training);
 }
 
-Tensor VisionTower::continue_from(Tensor hidden, std::int64_t first, std::int64_t layers, bool training) const {
+Tensor VisionTower::continue_from(Tensor hidden, std::int64_t first, std::int64_t layers,
+                                  bool training) const {
   RouteContext route;  // adapters in the tower are not routed by sequence
   return encoder_.forward(std::move(hidden), first, layers - first, false, route, training);
 }
@@ -112,14 +133,20 @@ void VisionTower::each_tensor(const std::function<void(const std::string&, Tenso
 }
 
 Clip::Clip(ClipConfig config, StateDict& tensors)
-    : config_(std::move(config)), vision_(config_.vision, tensors, "vision_model.", config_.vision.num_hidden_layers),
-      token_embedding_(take_tensor(tensors, "text_model.embeddings.token_embedding.weight", {config_.text.vocab_size, config_.text.hidden_size})),
-      position_embedding_(take_tensor(tensors, "text_model.embeddings.position_embedding.weight", {config_.text.max_position_embeddings, config_.text.hidden_size})),
-      text_(tensors, "text_model.", config_.text.num_hidden_layers, config_.text.hidden_size, config_.text.num_attention_heads, config_.text.layer_norm_eps, config_.text.hidden_act),
+    : config_(std::move(config)),
+      vision_(config_.vision, tensors, "vision_model.", config_.vision.num_hidden_layers),
+      token_embedding_(take_tensor(tensors, "text_model.embeddings.token_embedding.weight",
+                                   {config_.text.vocab_size, config_.text.hidden_size})),
+      position_embedding_(take_tensor(tensors, "text_model.embeddings.position_embedding.weight",
+                                      {config_.text.max_position_embeddings, config_.text.hidden_size})),
+      text_(tensors, "text_model.", config_.text.num_hidden_layers, config_.text.hidden_size,
+            config_.text.num_attention_heads, config_.text.layer_norm_eps, config_.text.hidden_act),
       final_weight_(take_tensor(tensors, "text_model.final_layer_norm.weight", {config_.text.hidden_size})),
       final_bias_(take_tensor(tensors, "text_model.final_layer_norm.bias", {config_.text.hidden_size})),
-      visual_projection_(take_tensor(tensors, "visual_projection.weight", {config_.projection_dim, config_.vision.hidden_size})),
-      text_projection_(take_tensor(tensors, "text_projection.weight", {config_.projection_dim, config_.text.hidden_size})),
+      visual_projection_(take_tensor(tensors, "visual_projection.weight",
+                                     {config_.projection_dim, config_.vision.hidden_size})),
+      text_projection_(
+          take_tensor(tensors, "text_projection.weight", {config_.projection_dim, config_.text.hidden_size})),
       logit_scale_(take_tensor(tensors, "logit_scale", {})) {}
 
 Tensor Clip::embed_images(const Tensor& pixels, bool training) const {
@@ -135,23 +162,31 @@ Tensor Clip::embed_texts(const std::vector<std::vector<std::int64_t>>& tokens, b
   std::size_t longest = 1;
   for (const auto& ids : tokens) longest = std::max(longest, ids.size());
   if (static_cast<std::int64_t>(longest) > config_.text.max_position_embeddings)
-    throw DataError("text tower", "a text has " + std::to_string(longest) + " tokens", "the tower reads " + std::to_string(config_.text.max_position_embeddings));
+    throw DataError("text tower", "a text has " + std::to_string(longest) + " tokens",
+                    "the tower reads " + std::to_string(config_.text.max_position_embeddings));
   // Padding lies behind every real token, where a causal tower never looks.
-  Tensor ids = at::zeros({count, static_cast<std::int64_t>(longest)}, at::kLong), end = at::zeros({count}, at::kLong);
+  Tensor ids = at::zeros({count, static_cast<std::int64_t>(longest)}, at::kLong),
+         end = at::zeros({count}, at::kLong);
   for (std::int64_t b = 0; b < count; ++b) {
     const auto& row = tokens[static_cast<std::size_t>(b)];
     std::copy(row.begin(), row.end(), ids[b].data_ptr<std::int64_t>());
-    // The files of the first CLIP release carry eos_token_id 2 and mean the largest id; later ones mean what they say.
-    const auto at = config_.text.eos_token_id == 2 ? std::max_element(row.begin(), row.end())
-                                                   : std::find(row.begin(), row.end(), config_.text.eos_token_id);
-    end[b] = at == row.end() ? static_cast<std::int64_t>(row.size()) - 1 : static_cast<std::int64_t>(at - row.begin());
+    // The files of the first CLIP release carry eos_token_id 2 and mean the largest id; later ones mean what
+    // they say.
+    const auto at = config_.text.eos_token_id == 2
+                        ? std::max_element(row.begin(), row.end())
+                        : std::find(row.begin(), row.end(), config_.text.eos_token_id);
+    end[b] = at == row.end() ? static_cast<std::int64_t>(row.size()) - 1
+                             : static_cast<std::int64_t>(at - row.begin());
   }
   const at::Device device = token_embedding_.device();
-  Tensor x = at::embedding(token_embedding_, ids.to(device)) + position_embedding_.narrow(0, 0, static_cast<std::int64_t>(longest));
+  Tensor x = at::embedding(token_embedding_, ids.to(device)) +
+             position_embedding_.narrow(0, 0, static_cast<std::int64_t>(longest));
   RouteContext route;
   x = text_.forward(x, 0, config_.text.num_hidden_layers, true, route, training);
-  const Tensor pooled = x.index({at::arange(count, at::TensorOptions(at::kLong).device(device)), end.to(device)});
-  return unit(at::linear(layer_norm(pooled, final_weight_, final_bias_, config_.text.layer_norm_eps), text_projection_));
+  const Tensor pooled =
+      x.index({at::arange(count, at::TensorOptions(at::kLong).device(device)), end.to(device)});
+  return unit(at::linear(layer_norm(pooled, final_weight_, final_bias_, config_.text.layer_norm_eps),
+                         text_projection_));
 }
 
 void Clip::each_site(const std::function<void(Site&)>& visit) const {
@@ -181,19 +216,22 @@ StateDict Clip::tensors() {
   return out;
 }
 
-void Clip::save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata) {
+void Clip::save(const std::filesystem::path& folder, at::ScalarType dtype,
+                const std::map<std::string, std::string>& metadata) {
   write_model_file(folder, tensors(), dtype, metadata, clip_config_json(config_, dtype_name(dtype)));
 }
 
 Connector::Connector(StateDict& tensors, const std::string& prefix, std::string act, bool bias)
-    : act_(std::move(act)), linear_1_(SiteGroup::take(tensors, prefix, {"linear_1"}, bias)),
+    : act_(std::move(act)),
+      linear_1_(SiteGroup::take(tensors, prefix, {"linear_1"}, bias)),
       linear_2_(SiteGroup::take(tensors, prefix, {"linear_2"}, bias)) {
   if (linear_2_.weight.size(1) != linear_1_.weight.size(0))
     throw CheckpointError(prefix + "linear_2.weight", "does not fit linear_1");
 }
 
 Tensor Connector::forward(const Tensor& features, RouteContext& route, bool training) const {
-  const Tensor h = kernels::activation(act_, kernels::site_linear(features, linear_1_.view, linear_1_.weight, linear_1_.bias, route, training));
+  const Tensor h = kernels::activation(act_, kernels::site_linear(features, linear_1_.view, linear_1_.weight,
+                                                                  linear_1_.bias, route, training));
   return kernels::site_linear(h, linear_2_.view, linear_2_.weight, linear_2_.bias, route, training);
 }
 

@@ -10,14 +10,16 @@
 
 namespace mcit {
 
-/// The transformer layers that CLIP's two towers share: pre-norm attention and a two-layer MLP, all with bias.
+/// The transformer layers that CLIP's two towers share: pre-norm attention and a two-layer MLP, all with
+/// bias.
 class ClipEncoder {
  public:
-  ClipEncoder(StateDict& tensors, const std::string& prefix, std::int64_t layers, std::int64_t width, std::int64_t heads,
-              double eps, std::string act);
+  ClipEncoder(StateDict& tensors, const std::string& prefix, std::int64_t layers, std::int64_t width,
+              std::int64_t heads, double eps, std::string act);
 
   /// Output of layer `count` (0 returns x). @param x [B, L, D]; causal for the text tower
-  Tensor forward(Tensor x, std::int64_t first, std::int64_t count, bool causal, RouteContext& route, bool training) const;
+  Tensor forward(Tensor x, std::int64_t first, std::int64_t count, bool causal, RouteContext& route,
+                 bool training) const;
 
   void each_site(const std::function<void(Site&)>& visit) const;
   void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
@@ -39,7 +41,8 @@ class VisionTower {
   /// @param layers how many encoder layers to keep; LLaVA never runs those behind its feature layer
   VisionTower(VisionConfig config, StateDict& tensors, const std::string& prefix, std::int64_t layers);
 
-  /// hidden_states[layers]: 0 is the embeddings after pre_layrnorm. @param pixels [B, 3, S, S] -> [B, 1 + patches, D]
+  /// hidden_states[layers]: 0 is the embeddings after pre_layrnorm. @param pixels [B, 3, S, S] -> [B, 1 +
+  /// patches, D]
   Tensor hidden(const Tensor& pixels, std::int64_t layers, bool training) const;
   /// From hidden_states[first] on.
   Tensor continue_from(Tensor hidden, std::int64_t first, std::int64_t layers, bool training) const;
@@ -53,7 +56,8 @@ class VisionTower {
  private:
   VisionConfig config_;
   std::string prefix_;
-  Tensor class_embedding_, patch_embedding_, position_embedding_, pre_weight_, pre_bias_, post_weight_, post_bias_;
+  Tensor class_embedding_, patch_embedding_, position_embedding_, pre_weight_, pre_bias_, post_weight_,
+      post_bias_;
   ClipEncoder encoder_;
 };
 
@@ -62,8 +66,9 @@ class Clip {
  public:
   Clip(ClipConfig config, StateDict& tensors);
 
-  Tensor embed_images(const Tensor& pixels, bool training = false) const;  ///< [B, 3, S, S] -> [B, P], unit length
-  Tensor embed_pooled_vision(const Tensor& last_hidden) const;             ///< from the tower's last hidden state
+  Tensor embed_images(const Tensor& pixels,
+                      bool training = false) const;             ///< [B, 3, S, S] -> [B, P], unit length
+  Tensor embed_pooled_vision(const Tensor& last_hidden) const;  ///< from the tower's last hidden state
   /// @param tokens one id list per text, with begin and end tokens -> [B, P], unit length
   Tensor embed_texts(const std::vector<std::vector<std::int64_t>>& tokens, bool training = false) const;
   Tensor scale() const { return logit_scale_.exp(); }
@@ -74,7 +79,8 @@ class Clip {
   void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
   StateDict tensors();  ///< every tensor by its name
   /// Writes config.json and model.safetensors.
-  void save(const std::filesystem::path& folder, at::ScalarType dtype, const std::map<std::string, std::string>& metadata = {});
+  void save(const std::filesystem::path& folder, at::ScalarType dtype,
+            const std::map<std::string, std::string>& metadata = {});
 
  private:
   ClipConfig config_;

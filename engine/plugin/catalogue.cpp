@@ -41,13 +41,15 @@ fs::path identity(const fs::path& path) {
 void refuse_twins(std::vector<GatedPlugin>& plugins) {
   std::map<std::string, std::vector<GatedPlugin*>> providers;
   for (GatedPlugin& plugin : plugins)
-    for (const ProvidedStrategy& strategy : plugin.report.strategies) providers[strategy.name].push_back(&plugin);
+    for (const ProvidedStrategy& strategy : plugin.report.strategies)
+      providers[strategy.name].push_back(&plugin);
   for (const auto& [name, twins] : providers) {
     if (twins.size() < 2) continue;
     for (GatedPlugin* twin : twins) {
       const GatedPlugin* other = twin == twins[0] ? twins[1] : twins[0];
       twin->report.status = PluginStatus::refused;
-      twin->report.reason = "strategy '" + name + "' is also in " + other->report.file.filename().string() + " of the same folder; remove one of them";
+      twin->report.reason = "strategy '" + name + "' is also in " + other->report.file.filename().string() +
+                            " of the same folder; remove one of them";
     }
   }
 }
@@ -56,15 +58,20 @@ void refuse_twins(std::vector<GatedPlugin>& plugins) {
 
 std::string_view status_name(PluginStatus status) {
   switch (status) {
-    case PluginStatus::loaded: return "loaded";
-    case PluginStatus::refused: return "refused";
-    case PluginStatus::foreign: return "not a plugin";
-    case PluginStatus::alias: return "alias";
+    case PluginStatus::loaded:
+      return "loaded";
+    case PluginStatus::refused:
+      return "refused";
+    case PluginStatus::foreign:
+      return "not a plugin";
+    case PluginStatus::alias:
+      return "alias";
   }
   return "";
 }
 
-std::vector<PluginFolder> plugin_folders(const std::vector<fs::path>& command_line, const std::vector<fs::path>& configured) {
+std::vector<PluginFolder> plugin_folders(const std::vector<fs::path>& command_line,
+                                         const std::vector<fs::path>& configured) {
   std::vector<PluginFolder> folders;
   for (const fs::path& path : command_line) folders.push_back({path, "--plugin-dir"});
   for (const fs::path& path : configured) folders.push_back({path, "[plugins] path"});
@@ -132,7 +139,8 @@ void Catalogue::add(std::vector<GatedPlugin> plugins) {
     if (plugin.report.status == PluginStatus::loaded) {
       for (std::size_t i = 0; i < plugin.strategies.size(); ++i) {
         ProvidedStrategy& strategy = plugin.report.strategies[i];
-        const auto [first, fresh] = provided_.try_emplace(strategy.name, Provided{reports_.size(), &plugin.strategies[i]});
+        const auto [first, fresh] =
+            provided_.try_emplace(strategy.name, Provided{reports_.size(), &plugin.strategies[i]});
         if (!fresh) strategy.shadowed_by = reports_[first->second.report].file;
       }
     }
@@ -148,12 +156,14 @@ std::vector<std::string> Catalogue::strategies() const {
 
 void Catalogue::announce() const {
   for (const PluginReport& report : reports_) {
-    if (report.status == PluginStatus::refused) log::warn(report.file.string(), ": ", report.reason);
-    else if (report.status != PluginStatus::loaded) log::debug(report.file.string(), ": ", report.reason);
+    if (report.status == PluginStatus::refused)
+      log::warn(report.file.string(), ": ", report.reason);
+    else if (report.status != PluginStatus::loaded)
+      log::debug(report.file.string(), ": ", report.reason);
     for (const ProvidedStrategy& strategy : report.strategies)
       if (!strategy.shadowed_by.empty())
-        log::warn(report.file.string(), ": strategy '", strategy.name, "' is taken from ", strategy.shadowed_by.string(),
-                  ", which comes earlier in the search path");
+        log::warn(report.file.string(), ": strategy '", strategy.name, "' is taken from ",
+                  strategy.shadowed_by.string(), ", which comes earlier in the search path");
   }
 }
 
@@ -167,7 +177,9 @@ const Catalogue::Provided& Catalogue::find(std::string_view strategy) const {
   throw PluginError("strategy '" + std::string(strategy) + "'", "no plugin provides it", hint);
 }
 
-const PluginReport& Catalogue::provider(std::string_view strategy) const { return reports_[find(strategy).report]; }
+const PluginReport& Catalogue::provider(std::string_view strategy) const {
+  return reports_[find(strategy).report];
+}
 
 StrategyPtr Catalogue::create(std::string_view strategy, const Params& params, Host& host) const {
   const mcit_strategy_entry& entry = *find(strategy).entry;

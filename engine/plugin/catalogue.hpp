@@ -34,15 +34,16 @@ std::string_view status_name(PluginStatus status);  ///< "loaded", "refused", "n
 struct ProvidedStrategy {
   std::string name;
   std::string summary;
-  std::filesystem::path shadowed_by;  ///< the file earlier in the search path that provides this name; empty = usable
+  std::filesystem::path
+      shadowed_by;  ///< the file earlier in the search path that provides this name; empty = usable
 };
 
 /// What became of one file or folder of the search path.
 struct PluginReport {
   std::filesystem::path file;
   PluginStatus status = PluginStatus::refused;
-  std::string reason;     ///< why it was not taken, one line; empty when loaded
-  std::string name;       ///< of the plugin, once its descriptor was read
+  std::string reason;  ///< why it was not taken, one line; empty when loaded
+  std::string name;    ///< of the plugin, once its descriptor was read
   std::string version;
   std::string build_tag;  ///< once its section was read
   std::string hash;       ///< of the file's bytes, for provenance
@@ -56,12 +57,13 @@ struct PluginFolder {
   bool named = true;
 };
 
-/// The search path: --plugin-dir, [plugins] path, MCIT_PLUGIN_PATH, <executable>/../lib/mcit/plugins, in this order.
+/// The search path: --plugin-dir, [plugins] path, MCIT_PLUGIN_PATH, <executable>/../lib/mcit/plugins, in this
+/// order.
 std::vector<PluginFolder> plugin_folders(const std::vector<std::filesystem::path>& command_line,
                                          const std::vector<std::filesystem::path>& configured = {});
 
-/// Opens every *.so of the folders, sorted by name, not recursively. A bad file costs a report, never an exception.
-/// The first folder that provides a strategy name wins; twice in one folder refuses both files.
+/// Opens every *.so of the folders, sorted by name, not recursively. A bad file costs a report, never an
+/// exception. The first folder that provides a strategy name wins; twice in one folder refuses both files.
 class Catalogue {
  public:
   explicit Catalogue(std::vector<PluginFolder> folders);
@@ -72,7 +74,8 @@ class Catalogue {
   const std::vector<PluginReport>& reports() const { return reports_; }
   std::vector<std::string> strategies() const;  ///< usable names, in alphabetical order
 
-  /// Logs one line for each refused file and each shadowed strategy (warnings), and each foreign file (debug).
+  /// Logs one line for each refused file and each shadowed strategy (warnings), and each foreign file
+  /// (debug).
   void announce() const;
 
   /// The report of the file that provides the strategy. @throws PluginError as create() does.

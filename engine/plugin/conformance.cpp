@@ -22,7 +22,8 @@ struct NotApplicable : std::runtime_error {
 /// Runs checks and keeps what came of them.
 class Checklist {
  public:
-  Checklist(const ConformanceOptions& options, std::string strategy) : options_(options), strategy_(std::move(strategy)) {}
+  Checklist(const ConformanceOptions& options, std::string strategy)
+      : options_(options), strategy_(std::move(strategy)) {}
 
   /// @param body returns when the check holds. @return whether it did not fail
   bool check(const std::string& name, const std::function<void()>& body) {
@@ -60,7 +61,8 @@ std::string difference(const StateDict& a, const StateDict& b) {
   for (const auto& [name, tensor] : a) {
     const auto other = b.find(name);
     if (other == b.end()) return "'" + name + "' is missing";
-    if (tensor.sizes() != other->second.sizes() || tensor.scalar_type() != other->second.scalar_type()) return "'" + name + "' has another shape or type";
+    if (tensor.sizes() != other->second.sizes() || tensor.scalar_type() != other->second.scalar_type())
+      return "'" + name + "' has another shape or type";
     if (!tensor.equal(other->second)) return "'" + name + "' has other values";
   }
   for (const auto& [name, tensor] : b)
@@ -72,7 +74,9 @@ void same_state(const StateDict& expected, const StateDict& found, const std::st
   if (const std::string text = difference(expected, found); !text.empty()) fail(what + ": " + text);
 }
 
-std::string largest(const Tensor& difference) { return std::to_string(difference.abs().max().item<double>()); }
+std::string largest(const Tensor& difference) {
+  return std::to_string(difference.abs().max().item<double>());
+}
 
 void same_outputs(const Tensor& expected, const Tensor& found, const std::string& what) {
   if (!expected.equal(found)) fail(what + ": outputs differ by up to " + largest(expected - found));
@@ -80,7 +84,8 @@ void same_outputs(const Tensor& expected, const Tensor& found, const std::string
 
 /// Sums of another order of the same numbers.
 void close_outputs(const Tensor& expected, const Tensor& found, const std::string& what) {
-  if (!at::allclose(expected, found, 1e-4, 1e-4)) fail(what + "; they differ by up to " + largest(expected - found));
+  if (!at::allclose(expected, found, 1e-4, 1e-4))
+    fail(what + "; they differ by up to " + largest(expected - found));
 }
 
 std::string listed(const std::set<std::string>& names) {
@@ -99,16 +104,19 @@ class StrategySuite {
 
   void run(Checklist& list) {
     list.require("it is constructed with the given settings", [&] { ProbeRun(subject_, seed_); });
-    list.require("attach() and before_task() leave the outputs bit-identical", [&] { attach_changes_nothing(); });
+    list.require("attach() and before_task() leave the outputs bit-identical",
+                 [&] { attach_changes_nothing(); });
     list.require("parameters() are leaves with unique and stable names", [&] { parameters_are_sound(); });
     list.require("every hook runs, over a stream of two tasks", [&] { reference_run(); });
     list.check("what is frozen keeps its bytes", [&] { frozen_stays(); });
     list.check("a gradient reaches everything that is trained", [&] { gradients_reach(); });
     list.check("the same seed gives the same weights, beside another instance", [&] { repeats(); });
-    list.require("a fresh instance with the loaded state has the same state and outputs", [&] { state_is_complete(); });
+    list.require("a fresh instance with the loaded state has the same state and outputs",
+                 [&] { state_is_complete(); });
     list.check("load_state() refuses an incomplete state", [&] { incomplete_state(); });
     list.check("a run goes on between two stages as if it had not been interrupted", [&] { resumes(1, -1); });
-    list.check("a run goes on in mid-stage as if it had not been interrupted", [&] { resumes(reference_->stages().size() > 1 ? 1 : 0, ProbeRun::kSteps / 2); });
+    list.check("a run goes on in mid-stage as if it had not been interrupted",
+               [&] { resumes(reference_->stages().size() > 1 ? 1 : 0, ProbeRun::kSteps / 2); });
     list.check("a prediction depends on its own example only", [&] { examples_stand_alone(); });
     list.check("adapters say per_row() only when each row stands alone", [&] { rows_stand_alone(); });
     list.check("answers are decoded token by token as they are read at once", [&] { decodes(); });
@@ -134,7 +142,9 @@ class StrategySuite {
     run.attach();
     const auto compare = [&](const std::string& hook) {
       const Tensor after = run.predict();
-      if (!after.equal(before)) throw Warned("after " + hook + " they differ by up to " + largest(after - before) + "; say so in the plugin's README");
+      if (!after.equal(before))
+        throw Warned("after " + hook + " they differ by up to " + largest(after - before) +
+                     "; say so in the plugin's README");
     };
     compare("attach()");
     if (run.advance() && !run.stages().empty()) compare("the first before_task()");
@@ -150,14 +160,18 @@ class StrategySuite {
       if (p.name.empty()) fail("one has no name");
       if (!names.insert(p.name).second) fail("'" + p.name + "' is there twice");
       if (!p.value.defined()) fail("'" + p.name + "' is no tensor");
-      if (!p.value.is_leaf()) fail("'" + p.name + "' is a result of other tensors, so no optimizer can train it");
-      if (p.value.numel() > 0 && !tensors.insert(p.value.const_data_ptr()).second) fail("'" + p.name + "' is the tensor of another name");
+      if (!p.value.is_leaf())
+        fail("'" + p.name + "' is a result of other tensors, so no optimizer can train it");
+      if (p.value.numel() > 0 && !tensors.insert(p.value.const_data_ptr()).second)
+        fail("'" + p.name + "' is the tensor of another name");
       if (p.group != "adapter" && p.group != "connector" && p.group != "prompt" && p.group != "base")
-        fail("'" + p.name + "' is of the unknown group '" + p.group + "'; known: adapter, connector, prompt, base");
+        fail("'" + p.name + "' is of the unknown group '" + p.group +
+             "'; known: adapter, connector, prompt, base");
     }
     if (first.size() != second.size()) fail("a second call gives another number of them");
     for (std::size_t i = 0; i < first.size(); ++i)
-      if (first[i].name != second[i].name || !first[i].value.is_same(second[i].value)) fail("a second call gives another '" + first[i].name + "'");
+      if (first[i].name != second[i].name || !first[i].value.is_same(second[i].value))
+        fail("a second call gives another '" + first[i].name + "'");
   }
 
   void reference_run() {
@@ -207,7 +221,8 @@ class StrategySuite {
   }
 
   void resumes(std::size_t stage, std::int64_t step) const {
-    if (reference_->stages().size() <= stage) throw NotApplicable("the strategy plans " + std::to_string(reference_->stages().size()) + " stages");
+    if (reference_->stages().size() <= stage)
+      throw NotApplicable("the strategy plans " + std::to_string(reference_->stages().size()) + " stages");
     const auto first = begun(seed_);
     first->advance_to(stage, step);
     const ProbeSnapshot snapshot = first->snapshot();
@@ -216,7 +231,8 @@ class StrategySuite {
     const auto second = begun(seed_);
     second->resume(snapshot);
     second->finish();
-    same_state(given, snapshot.strategy, "load_state() kept a tensor instead of its values, and training changed it");
+    same_state(given, snapshot.strategy,
+               "load_state() kept a tensor instead of its values, and training changed it");
     same_state(state_, second->state(), "at the end of the stream");
     same_outputs(outputs_, second->predict(), "at the end of the stream");
   }
@@ -229,7 +245,8 @@ class StrategySuite {
   }
 
   void rows_stand_alone() const {
-    if (!reference_->backbone().adapters_per_row()) throw NotApplicable("an adapter says that it reads other rows");
+    if (!reference_->backbone().adapters_per_row())
+      throw NotApplicable("an adapter says that it reads other rows");
     reference_->backbone().set_narrow_top(false);
     const Tensor all_rows = reference_->predict();
     reference_->backbone().set_narrow_top(true);
@@ -248,7 +265,7 @@ class StrategySuite {
 
   void federates() const {
     Federated* facet = reference_->federated();
-    if (facet == nullptr) throw NotApplicable("the strategy has no federated facet; the engine averages its state");
+    if (facet == nullptr) throw NotApplicable("the strategy has no federated facet");
     StateDict payload, update;
     reference_->guard("upload", false, [&] { payload = facet->upload(); });
     if (payload.empty()) throw Warned("upload() sends nothing");
@@ -275,7 +292,8 @@ void check_file(Checklist& list, const PluginReport& report) {
     std::set<std::string> others;
     for (const std::string& name : ElfFile(bytes).exports())
       if (name != "mcit_plugin") others.insert(name);
-    if (!others.empty()) fail("also exported: " + listed(others) + "; link it with mcit_add_plugin, or with its export map");
+    if (!others.empty())
+      fail("also exported: " + listed(others) + "; link it with mcit_add_plugin, or with its export map");
   });
   list.check("it stays in memory once it is loaded", [&] {
     const std::string bytes = read_file(report.file);
@@ -287,10 +305,14 @@ void check_file(Checklist& list, const PluginReport& report) {
 
 std::string_view outcome_name(Outcome outcome) {
   switch (outcome) {
-    case Outcome::passed: return "pass";
-    case Outcome::warning: return "warning";
-    case Outcome::failed: return "FAIL";
-    case Outcome::skipped: return "skip";
+    case Outcome::passed:
+      return "pass";
+    case Outcome::warning:
+      return "warning";
+    case Outcome::failed:
+      return "FAIL";
+    case Outcome::skipped:
+      return "skip";
   }
   return "";
 }
@@ -314,7 +336,8 @@ std::vector<CheckResult> check_plugin(const std::filesystem::path& file, const C
 }
 
 bool conforms(const std::vector<CheckResult>& results) {
-  return std::none_of(results.begin(), results.end(), [](const CheckResult& r) { return r.outcome == Outcome::failed; });
+  return std::none_of(results.begin(), results.end(),
+                      [](const CheckResult& r) { return r.outcome == Outcome::failed; });
 }
 
 }  // namespace mcit

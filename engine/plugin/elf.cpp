@@ -52,11 +52,13 @@ Elf64_Ehdr checked_header(std::string_view bytes) {
   return header;
 }
 
-/// What the dynamic loader will map must be in the file: it does not look itself, and a read past the end kills.
+/// What the dynamic loader will map must be in the file: it does not look itself, and a read past the end
+/// kills.
 void check_segments(std::string_view bytes, const Elf64_Ehdr& header) {
   if (header.e_phnum == 0 || header.e_phentsize != sizeof(Elf64_Phdr))
     throw std::runtime_error("damaged: it has no program headers");
-  const std::string_view table = part(bytes, header.e_phoff, header.e_phnum * sizeof(Elf64_Phdr), "program headers");
+  const std::string_view table =
+      part(bytes, header.e_phoff, header.e_phnum * sizeof(Elf64_Phdr), "program headers");
   for (std::size_t i = 0; i < header.e_phnum; ++i) {
     const auto segment = record<Elf64_Phdr>(table, i);
     if (segment.p_type == PT_LOAD) part(bytes, segment.p_offset, segment.p_filesz, "segments");
@@ -70,7 +72,8 @@ ElfFile::ElfFile(std::string_view bytes) {
   check_segments(bytes, header);
   if (header.e_shnum == 0 || header.e_shentsize != sizeof(Elf64_Shdr) || header.e_shstrndx >= header.e_shnum)
     throw std::runtime_error("it has no section table, so nothing says that it is a plugin");
-  const std::string_view table = part(bytes, header.e_shoff, header.e_shnum * sizeof(Elf64_Shdr), "section headers");
+  const std::string_view table =
+      part(bytes, header.e_shoff, header.e_shnum * sizeof(Elf64_Shdr), "section headers");
   std::vector<std::uint32_t> names;
   for (std::size_t i = 0; i < header.e_shnum; ++i) {
     const auto section = record<Elf64_Shdr>(table, i);
@@ -82,7 +85,8 @@ ElfFile::ElfFile(std::string_view bytes) {
   }
   const std::string_view texts = sections_[header.e_shstrndx].content;
   // Readers that walk this table name by name, as Boost.DLL does, rely on both.
-  if (texts.empty() || texts.back() != '\0') throw std::runtime_error("damaged: its section names have no end");
+  if (texts.empty() || texts.back() != '\0')
+    throw std::runtime_error("damaged: its section names have no end");
   for (std::size_t i = 0; i < names.size(); ++i) sections_[i].name = text_at(texts, names[i]);
 }
 

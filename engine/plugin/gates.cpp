@@ -28,7 +28,8 @@ constexpr std::uint32_t kMostStrategies = 256;
 
 /// Ends the passage of one file.
 struct Turned : std::runtime_error {
-  Turned(PluginStatus turned_status, const std::string& reason) : std::runtime_error(reason), status(turned_status) {}
+  Turned(PluginStatus turned_status, const std::string& reason)
+      : std::runtime_error(reason), status(turned_status) {}
   PluginStatus status;
 };
 [[noreturn]] void refuse(const std::string& reason) { throw Turned(PluginStatus::refused, reason); }
@@ -37,7 +38,8 @@ std::string read_plugin(const fs::path& file) {
   std::error_code error;
   const fs::file_status status = fs::status(file, error);
   if (status.type() == fs::file_type::not_found)
-    refuse(fs::is_symlink(fs::symlink_status(file, error)) ? "a symbolic link to a file that does not exist" : "does not exist");
+    refuse(fs::is_symlink(fs::symlink_status(file, error)) ? "a symbolic link to a file that does not exist"
+                                                           : "does not exist");
   if (error) refuse("cannot be looked at: " + error.message());
   if (fs::is_directory(status)) refuse("a folder, not a file");
   if (!fs::is_regular_file(status)) refuse("not a regular file");
@@ -45,7 +47,9 @@ std::string read_plugin(const fs::path& file) {
     return read_file(file);
   } catch (const DataError& e) {
     const std::string_view text = e.what(), where = file.native();
-    refuse(std::string(text.substr(0, where.size()) == where && text.size() > where.size() + 2 ? text.substr(where.size() + 2) : text));
+    refuse(std::string(text.substr(0, where.size()) == where && text.size() > where.size() + 2
+                           ? text.substr(where.size() + 2)
+                           : text));
   }
 }
 
@@ -57,8 +61,8 @@ std::string checked_tag(const fs::path& file, std::string_view bytes) {
   if (std::find(sections.begin(), sections.end(), MCIT_PLUGIN_SECTION) == sections.end()) {
     for (const std::string& section : sections)
       if (section.starts_with(kSectionPrefix))
-        refuse("built for plugin epoch " + section.substr(kSectionPrefix.size()) + "; this engine has epoch " +
-               MCIT_STRINGIZE(MCIT_PLUGIN_EPOCH));
+        refuse("built for plugin epoch " + section.substr(kSectionPrefix.size()) +
+               "; this engine has epoch " + MCIT_STRINGIZE(MCIT_PLUGIN_EPOCH));
     throw Turned(PluginStatus::foreign, "no section " MCIT_PLUGIN_SECTION ": not a plugin of mcit");
   }
   std::string_view tag = elf.section(MCIT_PLUGIN_SECTION);
@@ -71,13 +75,14 @@ std::string checked_tag(const fs::path& file, std::string_view bytes) {
   return std::string(tag);
 }
 
-/// Gate 2: opens the library, for good. An autograd node or an exception of an unloaded plugin would crash whoever
-/// still holds it, at the latest at exit; so the handles are reachable for ever and destroyed never.
+/// Gate 2: opens the library, for good. An autograd node or an exception of an unloaded plugin would crash
+/// whoever still holds it, at the latest at exit; so the handles are reachable for ever and destroyed never.
 const boost::dll::shared_library& opened(const fs::path& file) {
   static auto& libraries = *new std::deque<boost::dll::shared_library>;
   boost::dll::shared_library library;
   std::error_code error;
-  library.load(fs::absolute(file), boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local, error);
+  library.load(fs::absolute(file), boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local,
+               error);
   if (error) {
     const char* cause = ::dlerror();
     refuse(std::string("cannot be opened: ") + (cause != nullptr ? cause : error.message()));
@@ -93,22 +98,26 @@ std::string checked_text(const char* text, const std::string& what, bool name) {
   const auto fits = [&](char c) {
     const auto byte = static_cast<unsigned char>(c);
     if (!name) return byte >= 0x20 && byte != 0x7f;
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
   };
   if (!std::all_of(value.begin(), value.end(), fits))
-    refuse("damaged descriptor: the " + what + " has other characters than " + (name ? "letters, digits, '_', '-' and '.'" : "printable ones"));
+    refuse("damaged descriptor: the " + what + " has other characters than " +
+           (name ? "letters, digits, '_', '-' and '.'" : "printable ones"));
   if (name && value.empty()) refuse("damaged descriptor: the " + what + " is empty");
   return value;
 }
 
 /// Gate 3: plain data, read in the order in which it can be trusted.
-std::span<const mcit_strategy_entry> checked_descriptor(const boost::dll::shared_library& library, PluginReport& report) {
+std::span<const mcit_strategy_entry> checked_descriptor(const boost::dll::shared_library& library,
+                                                        PluginReport& report) {
   const auto& plugin = library.get<const mcit_plugin_descriptor>(kSymbol);
   if (plugin.size != sizeof(mcit_plugin_descriptor))
     refuse("its descriptor has " + std::to_string(plugin.size) + " bytes; this engine's has " +
            std::to_string(sizeof(mcit_plugin_descriptor)));
   if (plugin.epoch != MCIT_PLUGIN_EPOCH)
-    refuse("its descriptor is of epoch " + std::to_string(plugin.epoch) + "; this engine has epoch " + MCIT_STRINGIZE(MCIT_PLUGIN_EPOCH));
+    refuse("its descriptor is of epoch " + std::to_string(plugin.epoch) + "; this engine has epoch " +
+           MCIT_STRINGIZE(MCIT_PLUGIN_EPOCH));
   const std::string tag = checked_text(plugin.build_tag, "build tag", false);
   if (tag != MCIT_BUILD_TAG) refuse(tag_difference(tag, MCIT_BUILD_TAG));
   report.name = checked_text(plugin.name, "plugin name", true);
@@ -119,10 +128,14 @@ std::span<const mcit_strategy_entry> checked_descriptor(const boost::dll::shared
   std::set<std::string> names;
   std::vector<ProvidedStrategy> provided;
   for (const mcit_strategy_entry& entry : entries) {
-    provided.push_back({checked_text(entry.name, "name of a strategy", true), checked_text(entry.summary, "summary of a strategy", false), {}});
+    provided.push_back({checked_text(entry.name, "name of a strategy", true),
+                        checked_text(entry.summary, "summary of a strategy", false),
+                        {}});
     if (entry.create == nullptr || entry.destroy == nullptr)
-      refuse("damaged descriptor: strategy '" + provided.back().name + "' has no " + (entry.create == nullptr ? "create" : "destroy"));
-    if (!names.insert(provided.back().name).second) refuse("names strategy '" + provided.back().name + "' twice");
+      refuse("damaged descriptor: strategy '" + provided.back().name + "' has no " +
+             (entry.create == nullptr ? "create" : "destroy"));
+    if (!names.insert(provided.back().name).second)
+      refuse("names strategy '" + provided.back().name + "' twice");
   }
   report.strategies = std::move(provided);
   return entries;

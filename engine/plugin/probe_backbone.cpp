@@ -52,16 +52,20 @@ Tensor unit_feature(const std::string& kind, const std::string& name, std::int64
   return x / x.norm();
 }
 
-Tensor longs(const std::vector<std::int64_t>& values) { return at::tensor(values, at::TensorOptions(at::kLong)); }
+Tensor longs(const std::vector<std::int64_t>& values) {
+  return at::tensor(values, at::TensorOptions(at::kLong));
+}
 
 }  // namespace
 
-ProbeBackbone::ProbeBackbone() : info_{"llava", kLayers, kHidden, kVocabulary, kVisionHidden, kImageTokens, kFeatures} {
+ProbeBackbone::ProbeBackbone()
+    : info_{"llava", kLayers, kHidden, kVocabulary, kVisionHidden, kImageTokens, kFeatures} {
   const auto block = [&](const std::string& name, std::int64_t width, std::int64_t inner, bool vision) {
     const std::string attention = name + "self_attn.", mlp = name + "mlp.";
     Block b;
     b.input_norm = add_tensor(name + (vision ? "layer_norm1.weight" : "input_layernorm.weight"), {width});
-    b.post_norm = add_tensor(name + (vision ? "layer_norm2.weight" : "post_attention_layernorm.weight"), {width});
+    b.post_norm =
+        add_tensor(name + (vision ? "layer_norm2.weight" : "post_attention_layernorm.weight"), {width});
     b.q = add_site(attention + "q_proj", width, width, vision);
     b.k = add_site(attention + "k_proj", width, width, vision);
     b.v = add_site(attention + "v_proj", width, width, vision);
@@ -76,14 +80,16 @@ ProbeBackbone::ProbeBackbone() : info_{"llava", kLayers, kHidden, kVocabulary, k
   connector_2_ = add_site(std::string(kConnector) + "linear_2", kHidden, kHidden, true);
   embedding_ = add_tensor(std::string(kDecoder) + "model.embed_tokens.weight", {kVocabulary, kHidden});
   for (std::int64_t i = 0; i < kLayers; ++i)
-    blocks_.push_back(block(std::string(kDecoder) + "model.layers." + std::to_string(i) + ".", kHidden, kInner, false));
+    blocks_.push_back(
+        block(std::string(kDecoder) + "model.layers." + std::to_string(i) + ".", kHidden, kInner, false));
   final_norm_ = add_tensor(std::string(kDecoder) + "model.norm.weight", {kHidden});
   head_ = add_tensor(std::string(kDecoder) + "lm_head.weight", {kVocabulary, kHidden});
 }
 
 Site* ProbeBackbone::add_site(const std::string& name, std::int64_t in, std::int64_t out, bool bias) {
   const double deviation = 1.0 / std::sqrt(static_cast<double>(in));
-  return &sites_.emplace_back(name, drawn(name, {out, in}, deviation), bias ? drawn(name + ".bias", {out}, 0.1) : Tensor());
+  return &sites_.emplace_back(name, drawn(name, {out, in}, deviation),
+                              bias ? drawn(name + ".bias", {out}, 0.1) : Tensor());
 }
 
 /// Vectors are the scales of norms and start near 1.
@@ -108,8 +114,10 @@ Parameters ProbeBackbone::parameters(std::string_view pattern) {
     if (selects(pattern, tensor.name)) out.push_back(tensor);
   for (const Site& site : sites_) {
     const char* group = site.name().starts_with(kConnector) ? "connector" : "base";
-    if (selects(pattern, site.name() + ".weight")) out.push_back({site.name() + ".weight", site.weight(), group});
-    if (site.bias().defined() && selects(pattern, site.name() + ".bias")) out.push_back({site.name() + ".bias", site.bias(), group});
+    if (selects(pattern, site.name() + ".weight"))
+      out.push_back({site.name() + ".weight", site.weight(), group});
+    if (site.bias().defined() && selects(pattern, site.name() + ".bias"))
+      out.push_back({site.name() + ".bias", site.bias(), group});
   }
   if (out.empty()) throw ConfigError(std::string(pattern), "matches no tensor of the model");
   return out;
@@ -133,7 +141,8 @@ Tensor ProbeBackbone::collate(const Batch& batch, bool prompts_only) {
   std::vector<std::int64_t> ids, sequence, position, first, last, lengths;
   for (std::size_t b = 0; b < batch.size(); ++b) {
     const Example& example = *batch.examples[b];
-    const std::int64_t rows = prompts_only ? example.prompt_length : static_cast<std::int64_t>(example.tokens.size());
+    const std::int64_t rows =
+        prompts_only ? example.prompt_length : static_cast<std::int64_t>(example.tokens.size());
     first.push_back(static_cast<std::int64_t>(ids.size()));
     for (std::int64_t i = 0; i < rows; ++i) {
       ids.push_back(example.tokens[static_cast<std::size_t>(i)]);
@@ -151,14 +160,16 @@ Tensor ProbeBackbone::collate(const Batch& batch, bool prompts_only) {
 Tensor ProbeBackbone::pictures(const Batch& batch) const {
   std::vector<Tensor> features;
   for (const ExamplePtr& example : batch.examples)
-    if (!example->image.empty()) features.push_back(drawn("picture " + example->image, {kImageTokens, kVisionHidden}, 1.0));
+    if (!example->image.empty())
+      features.push_back(drawn("picture " + example->image, {kImageTokens, kVisionHidden}, 1.0));
   if (features.empty()) return {};
   RouteContext unrouted;  // adapters in the tower are not routed by sequence
   Tensor x = at::cat(features);
   const Tensor h = rms_norm(x, vision_.input_norm);
   const Tensor gate = at::sigmoid(apply(h, *vision_.q, unrouted) * apply(h, *vision_.k, unrouted));
   x = x + apply(apply(h, *vision_.v, unrouted) * gate, *vision_.o, unrouted);
-  return x + apply(at::gelu(apply(rms_norm(x, vision_.post_norm), *vision_.gate, unrouted)), *vision_.down, unrouted);
+  return x + apply(at::gelu(apply(rms_norm(x, vision_.post_norm), *vision_.gate, unrouted)), *vision_.down,
+                   unrouted);
 }
 
 Tensor ProbeBackbone::embed(const Batch& batch, const Tensor& tokens) {
@@ -209,7 +220,8 @@ Tensor ProbeBackbone::decoder(Tensor x, const Tensor& keep, Cache* cache) {
 
 bool ProbeBackbone::adapters_per_row() const {
   return std::all_of(sites_.begin(), sites_.end(), [](const Site& site) {
-    return std::all_of(site.active().begin(), site.active().end(), [](const AdapterPtr& adapter) { return adapter->per_row(); });
+    return std::all_of(site.active().begin(), site.active().end(),
+                       [](const AdapterPtr& adapter) { return adapter->per_row(); });
   });
 }
 
@@ -263,13 +275,15 @@ Tensor ProbeBackbone::decode_answers(const Batch& batch) {
 Tensor ProbeBackbone::image_features(const Batch& batch) {
   std::vector<Tensor> rows;
   for (const ExamplePtr& example : batch.examples)
-    rows.push_back(example->image.empty() ? at::zeros({kFeatures}) : unit_feature("image feature ", example->image, kFeatures));
+    rows.push_back(example->image.empty() ? at::zeros({kFeatures})
+                                          : unit_feature("image feature ", example->image, kFeatures));
   return at::stack(rows);
 }
 
 Tensor ProbeBackbone::text_features(const Batch& batch) {
   std::vector<Tensor> rows;
-  for (const ExamplePtr& example : batch.examples) rows.push_back(unit_feature("text feature ", example->prompt, kFeatures));
+  for (const ExamplePtr& example : batch.examples)
+    rows.push_back(unit_feature("text feature ", example->prompt, kFeatures));
   return at::stack(rows);
 }
 

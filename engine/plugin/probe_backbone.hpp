@@ -1,5 +1,6 @@
 #pragma once
-/// A backbone of a few thousand numbers with the sites, names and row layouts of a real one. Private to this library.
+/// A backbone of a few thousand numbers with the sites, names and row layouts of a real one. Private to this
+/// library.
 
 #include <deque>
 #include <string>
@@ -9,9 +10,9 @@
 
 namespace mcit {
 
-/// Shaped like LLaVA: a block of a vision tower, a two-layer connector, two decoder blocks. Attention is replaced by a
-/// gated mean over the rows so far, so that a sequence can be read at once or token by token with the same result.
-/// Adapters are applied as the sum that they are defined as, one at a time.
+/// Shaped like LLaVA: a block of a vision tower, a two-layer connector, two decoder blocks. Attention is
+/// replaced by a gated mean over the rows so far, so that a sequence can be read at once or token by token
+/// with the same result. Adapters are applied as the sum that they are defined as, one at a time.
 class ProbeBackbone final : public Backbone {
  public:
   static constexpr std::int64_t kVocabulary = 24, kHidden = 16, kInner = 24, kLayers = 2;
@@ -31,12 +32,14 @@ class ProbeBackbone final : public Backbone {
   RouteContext& route() override { return route_; }
 
   void set_training(bool training) { training_ = training; }
-  /// Whether the top block runs on supervised rows alone, as a fast backbone's does when all its adapters are per_row().
+  /// Whether the top block runs on supervised rows alone, as a fast backbone's does when all its adapters are
+  /// per_row().
   void set_narrow_top(bool narrow) { narrow_top_ = narrow; }
   bool adapters_per_row() const;  ///< all active ones
 
-  /// Reads the prompts at once and then the answers token by token, as generation does, with every example's own answer
-  /// in place of what it would generate. @return the rows of forward(batch).logits, in the same order
+  /// Reads the prompts at once and then the answers token by token, as generation does, with every example's
+  /// own answer in place of what it would generate. @return the rows of forward(batch).logits, in the same
+  /// order
   Tensor decode_answers(const Batch& batch);
 
  private:

@@ -34,7 +34,8 @@ std::vector<std::int64_t> tasks_of(const Batch& batch) {
 
 class ProbeRun::ProbeHost final : public Host {
  public:
-  explicit ProbeHost(std::uint64_t seed) : seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
+  explicit ProbeHost(std::uint64_t seed)
+      : seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
 
   void info(const std::string&) override {}
   void warn(const std::string&) override {}
@@ -46,10 +47,12 @@ class ProbeRun::ProbeHost final : public Host {
     return generator_;
   }
   ExamplePtr example(std::int64_t task, std::int64_t index) override {
-    if (!met.contains(task)) throw Error("host.example", "task " + std::to_string(task) + " was not trained yet");
+    if (!met.contains(task))
+      throw Error("host.example", "task " + std::to_string(task) + " was not trained yet");
     const auto& train = probe_stream()[static_cast<std::size_t>(task)].train;
     if (index < 0 || index >= static_cast<std::int64_t>(train.size()))
-      throw Error("host.example", "task " + std::to_string(task) + " has no training example " + std::to_string(index));
+      throw Error("host.example",
+                  "task " + std::to_string(task) + " has no training example " + std::to_string(index));
     return train[static_cast<std::size_t>(index)];
   }
   /// A hook begins: its draws depend on where it stands alone.
@@ -72,7 +75,8 @@ struct ProbeRun::Slot {
 
 ProbeRun::ProbeRun(const ProbeSubject& subject, std::uint64_t seed)
     : subject_(subject), seed_(seed), host_(std::make_unique<ProbeHost>(seed)) {
-  // Whoever draws from the process's generator instead of the host's gets other numbers in every run, as in life.
+  // Whoever draws from the process's generator instead of the host's gets other numbers in every run, as in
+  // life.
   static std::uint64_t runs = 0;
   seed_default_generator(derive(++runs, {"unseeded"}));
   for (const Parameter& p : backbone_.parameters("all")) base_[p.name] = copy(p.value);
@@ -108,7 +112,9 @@ void ProbeRun::begin() {
     for (const Stage& stage : stages)
       for (const std::int64_t task : stage.tasks)
         if (task < 0 || task >= static_cast<std::int64_t>(stream.tasks.size()))
-          throw Error("stage '" + stage.name + "'", "names task " + std::to_string(task) + " of a stream of " + std::to_string(stream.tasks.size()));
+          throw Error("stage '" + stage.name + "'", "names task " + std::to_string(task) +
+                                                        " of a stream of " +
+                                                        std::to_string(stream.tasks.size()));
   });
   stages_ = std::move(stages);
 }
@@ -203,7 +209,8 @@ void ProbeRun::train_step() {
   host_->step = step_;
   backbone_.set_training(true);
   for (const Parameter& p : trainable_) p.value.mutable_grad().reset();
-  Step step{.task = task_, .number = step_, .backbone = backbone_, .batch = {}, .out = {}, .trainable = trainable_};
+  Step step{
+      .task = task_, .number = step_, .backbone = backbone_, .batch = {}, .out = {}, .trainable = trainable_};
   for (step.micro_step = 0; step.micro_step < kMicroSteps; ++step.micro_step) {
     const std::int64_t index = step_ * kMicroSteps + step.micro_step;
     step.batch = batch_of(index);
@@ -234,7 +241,8 @@ void ProbeRun::update() {
     slot.mean.mul_(kBeta1).add_(grad, 1.0 - kBeta1);
     slot.square.mul_(kBeta2).addcmul_(grad, grad, 1.0 - kBeta2);
     const auto steps = static_cast<double>(slot.steps);
-    const Tensor mean = slot.mean / (1.0 - std::pow(kBeta1, steps)), square = slot.square / (1.0 - std::pow(kBeta2, steps));
+    const Tensor mean = slot.mean / (1.0 - std::pow(kBeta1, steps)),
+                 square = slot.square / (1.0 - std::pow(kBeta2, steps));
     Tensor(value).sub_(kLearningRate * mean / (square.sqrt() + kEpsilon));
   }
 }
@@ -243,7 +251,8 @@ void ProbeRun::leave_stage() {
   for (const Parameter& p : parameters()) {
     const auto kept = frozen_.find(p.name);
     if (kept != frozen_.end() && !p.value.equal(kept->second))
-      violations_.insert(p.name + " required no gradient in stage '" + task_.name + "' but changed while it was trained");
+      violations_.insert(p.name + " required no gradient in stage '" + task_.name +
+                         "' but changed while it was trained");
   }
   for (const Parameter& p : trainable_)
     if (!reached_.contains(p.name)) unreached_.insert(p.name);
@@ -273,10 +282,12 @@ Tensor ProbeRun::predict(const Batch& batch) {
   guard("select", false, [&] {
     const Selection selection = strategy_->select(batch, backbone_);
     if (!selection.task.empty() && selection.task.size() != batch.size())
-      throw Error("", "chose " + std::to_string(selection.task.size()) + " tasks for " + std::to_string(batch.size()) + " examples");
+      throw Error("", "chose " + std::to_string(selection.task.size()) + " tasks for " +
+                          std::to_string(batch.size()) + " examples");
     for (const std::int64_t task : selection.task)
       if (task < -1 || task >= static_cast<std::int64_t>(probe_stream().size()))
-        throw Error("", "chose task " + std::to_string(task) + " of a stream of " + std::to_string(probe_stream().size()));
+        throw Error("", "chose task " + std::to_string(task) + " of a stream of " +
+                            std::to_string(probe_stream().size()));
   });
   guard("the forward pass", false, [&] { logits = backbone_.forward(batch).logits; });
   return logits;
@@ -330,16 +341,19 @@ ProbeSnapshot ProbeRun::snapshot() {
 void ProbeRun::resume(const ProbeSnapshot& snapshot) {
   stage_ = snapshot.stage;
   step_ = snapshot.step;
-  for (std::size_t i = 0; i < stage_; ++i) host_->met.insert(stages_[i].tasks.begin(), stages_[i].tasks.end());
+  for (std::size_t i = 0; i < stage_; ++i)
+    host_->met.insert(stages_[i].tasks.begin(), stages_[i].tasks.end());
   if (step_ >= 0) open_stage();
   load_state(snapshot.strategy);
   if (step_ < 0) return;
-  for (const Parameter& p : parameters()) Tensor(p.value).set_requires_grad(snapshot.trainable.contains(p.name));
+  for (const Parameter& p : parameters())
+    Tensor(p.value).set_requires_grad(snapshot.trainable.contains(p.name));
   make_optimizer();
   for (std::size_t i = 0; i < trainable_.size(); ++i) {
     const auto part = [&](const char* suffix) {
       const auto found = snapshot.optimizer.find(trainable_[i].name + suffix);
-      if (found == snapshot.optimizer.end()) throw Error(trainable_[i].name, "is trained after the resume, but was not before");
+      if (found == snapshot.optimizer.end())
+        throw Error(trainable_[i].name, "is trained after the resume, but was not before");
       return found->second.clone();
     };
     slots_[i] = {part(".mean"), part(".square"), part(".steps").item<std::int64_t>()};

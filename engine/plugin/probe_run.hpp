@@ -1,5 +1,6 @@
 #pragma once
-/// A strategy on the probe backbone, driven through a two-task stream one moment at a time. Private to this library.
+/// A strategy on the probe backbone, driven through a two-task stream one moment at a time. Private to this
+/// library.
 
 #include <functional>
 #include <memory>
@@ -37,10 +38,10 @@ class ProbeRun {
   ProbeRun(const ProbeSubject& subject, std::uint64_t seed);
   ~ProbeRun();
 
-  void begin();    ///< on_stream_begin, plan
+  void begin();  ///< on_stream_begin, plan
   void attach();
-  /// One moment further: the beginning of a stage, a step, or the end of a stage with what follows it (all tasks
-  /// predicted). @return false at the end of the stream
+  /// One moment further: the beginning of a stage, a step, or the end of a stage with what follows it (all
+  /// tasks predicted). @return false at the end of the stream
   bool advance();
   /// To where `step` steps of the stage are done; -1 before the stage. Stops later where there are fewer.
   void advance_to(std::size_t stage, std::int64_t step);
@@ -92,10 +93,10 @@ class ProbeRun {
   Task task_;
   std::vector<ExamplePtr> examples_;  ///< of the stage
   Parameters trainable_;
-  std::vector<Slot> slots_;           ///< the optimizer's moments
-  StateDict base_;                    ///< copies of all base tensors as they were in the beginning
-  StateDict frozen_;                  ///< copies of what the strategy does not train in this stage
-  std::set<const void*> listed_;      ///< tensors that parameters() ever named
+  std::vector<Slot> slots_;       ///< the optimizer's moments
+  StateDict base_;                ///< copies of all base tensors as they were in the beginning
+  StateDict frozen_;              ///< copies of what the strategy does not train in this stage
+  std::set<const void*> listed_;  ///< tensors that parameters() ever named
   std::set<std::string> reached_, unreached_, violations_;
   std::size_t stage_ = 0;
   std::int64_t step_ = -1;  ///< done ones; -1 before the stage

@@ -9,8 +9,9 @@
 namespace mcit {
 namespace {
 
-constexpr std::int64_t kBegin = 2, kEnd = 3;        // special tokens
-constexpr std::int64_t kQuestion = 4, kAnswer = 12;  // first of the words that questions and answers are made of
+constexpr std::int64_t kBegin = 2, kEnd = 3;  // special tokens
+constexpr std::int64_t kQuestion = 4,
+                       kAnswer = 12;  // first of the words that questions and answers are made of
 constexpr std::int64_t kTrain = 20, kTest = 5;
 
 ExamplePtr make_example(std::int64_t task, const std::string& name, std::int64_t index, bool test) {
@@ -26,9 +27,11 @@ ExamplePtr make_example(std::int64_t task, const std::string& name, std::int64_t
     example->image = name + "/picture " + std::to_string(topic) + ".png";
     example->tokens.insert(example->tokens.end(), ProbeBackbone::kImageTokens, ProbeBackbone::kImageToken);
   }
-  for (std::int64_t i = 0; i <= index % 3; ++i) example->tokens.push_back(kQuestion + (topic + i * (task + 1)) % 8);
+  for (std::int64_t i = 0; i <= index % 3; ++i)
+    example->tokens.push_back(kQuestion + (topic + i * (task + 1)) % 8);
   example->prompt_length = static_cast<std::int64_t>(example->tokens.size());
-  for (std::int64_t i = 0; i <= task; ++i) example->tokens.push_back(kAnswer + (task * 6 + topic + i) % 12);  // longer in the second task
+  for (std::int64_t i = 0; i <= task; ++i)
+    example->tokens.push_back(kAnswer + (task * 6 + topic + i) % 12);  // longer in the second task
   example->answer = "word" + std::to_string(topic);
   example->labels.assign(example->tokens.size(), -100);
   for (auto i = static_cast<std::size_t>(example->prompt_length); i <= example->tokens.size(); ++i)

@@ -1,5 +1,6 @@
 #include "report/comparison.hpp"
 
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -261,15 +262,12 @@ Comparison compare_stream(const std::vector<const ComparedRun*>& runs) {
 
 std::optional<Statistic> statistic(const std::vector<double>& values) {
   if (values.empty()) return {};
-  const auto count = static_cast<double>(values.size());
+  const Eigen::Map<const Eigen::ArrayXd> samples(values.data(), static_cast<Eigen::Index>(values.size()));
   Statistic out;
   out.runs = static_cast<std::int64_t>(values.size());
-  for (const double value : values) out.mean += value / count;
-  if (values.size() > 1) {
-    double squares = 0.0;
-    for (const double value : values) squares += (value - out.mean) * (value - out.mean);
-    out.deviation = std::sqrt(squares / (count - 1.0));
-  }
+  out.mean = samples.mean();
+  if (samples.size() > 1)
+    out.deviation = std::sqrt((samples - out.mean).square().sum() / static_cast<double>(samples.size() - 1));
   return out;
 }
 

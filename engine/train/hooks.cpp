@@ -30,7 +30,7 @@ auto HookRunner::run(const char* hook, bool grad, F&& body) {
   try {
     return body();
   } catch (const std::exception& e) {
-    fail(hook, e.what());
+    fail(hook, cause_of(e).c_str());
   } catch (...) {
     fail(hook, "threw something that is no std::exception");
   }
@@ -74,6 +74,9 @@ void HookRunner::load_state(const StateDict& state) {
 }
 Parameters HookRunner::parameters() {
   return run("parameters", false, [&] { return strategy_.parameters(); });
+}
+std::int64_t HookRunner::stored_parameters() {
+  return run("stored_parameters", false, [&] { return strategy_.stored_parameters(); });
 }
 
 }  // namespace mcit

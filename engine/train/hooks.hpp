@@ -1,5 +1,6 @@
 #pragma once
-/// Runs a strategy's hooks: sets grad mode, measures time, seeds the strategy's randomness, and says where a hook failed.
+/// Runs a strategy's hooks: sets grad mode, measures time, seeds the strategy's randomness, and says where a
+/// hook failed.
 
 #include <cstdint>
 #include <functional>
@@ -33,6 +34,7 @@ class HookRunner {
   StateDict state();
   void load_state(const StateDict& state);
   Parameters parameters();
+  std::int64_t stored_parameters();
 
   /// Called with the hook's name before each hook, so that the host can seed its generator.
   void set_listener(std::function<void(const char* hook)> listener) { listener_ = std::move(listener); }

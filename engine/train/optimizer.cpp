@@ -20,14 +20,18 @@ void zero_gradients(Parameters& parameters) {
 
 void restore(const StateDict& state, const std::string& name, Tensor& target) {
   const auto found = state.find(name);
-  if (found == state.end()) throw CheckpointError(name, "is missing from the optimizer state", "the snapshot belongs to another run");
-  if (found->second.sizes() != target.sizes()) throw CheckpointError(name, "has another shape in the optimizer state", "the snapshot belongs to another run");
+  if (found == state.end())
+    throw CheckpointError(name, "is missing from the optimizer state", "the snapshot belongs to another run");
+  if (found->second.sizes() != target.sizes())
+    throw CheckpointError(name, "has another shape in the optimizer state",
+                          "the snapshot belongs to another run");
   target.copy_(found->second);
 }
 
 }  // namespace
 
-AdamW::AdamW(Parameters parameters, AdamWOptions options) : parameters_(trainable(std::move(parameters))), options_(options) {
+AdamW::AdamW(Parameters parameters, AdamWOptions options)
+    : parameters_(trainable(std::move(parameters))), options_(options) {
   for (const Parameter& p : parameters_) {
     exp_avg_.push_back(at::zeros_like(p.value.detach()));
     exp_avg_sq_.push_back(at::zeros_like(p.value.detach()));
@@ -50,7 +54,8 @@ void AdamW::step(const std::map<std::string, double>& learning_rate) {
     }
     if (values.empty()) continue;
     at::_foreach_add_(steps, 1);
-    at::_fused_adamw_(values, grads, m, v, {}, steps, rate, options_.beta1, options_.beta2, options_.weight_decay, options_.eps, false, false);
+    at::_fused_adamw_(values, grads, m, v, {}, steps, rate, options_.beta1, options_.beta2,
+                      options_.weight_decay, options_.eps, false, false);
   }
 }
 
@@ -74,7 +79,8 @@ void AdamW::load_state(const StateDict& state) {
   }
 }
 
-Muon::Muon(Parameters parameters, MuonOptions options) : parameters_(trainable(std::move(parameters))), options_(options) {
+Muon::Muon(Parameters parameters, MuonOptions options)
+    : parameters_(trainable(std::move(parameters))), options_(options) {
   for (const Parameter& p : parameters_) momentum_.push_back(at::zeros_like(p.value.detach()));
 }
 
@@ -88,12 +94,14 @@ void Muon::step(double learning_rate) {
     const bool tall = update.size(0) > update.size(1);
     if (tall) update = update.t();
     update = update / (update.norm() + 1e-7);
-    for (int k = 0; k < options_.iterations; ++k) {  // quintic iteration with the coefficients of the Muon report
+    for (int k = 0; k < options_.iterations;
+         ++k) {  // quintic iteration with the coefficients of the Muon report
       const Tensor a = at::mm(update, update.t());
       update = 3.4445 * update + at::mm(-4.7750 * a + 2.0315 * at::mm(a, a), update);
     }
     if (tall) update = update.t();
-    const double scale = std::sqrt(std::max(1.0, static_cast<double>(value.size(0)) / static_cast<double>(value.size(1))));
+    const double scale =
+        std::sqrt(std::max(1.0, static_cast<double>(value.size(0)) / static_cast<double>(value.size(1))));
     value.detach().add_(update, -learning_rate * scale);
   }
 }
@@ -107,7 +115,8 @@ StateDict Muon::state() const {
 }
 
 void Muon::load_state(const StateDict& state) {
-  for (std::size_t i = 0; i < parameters_.size(); ++i) restore(state, parameters_[i].name + ".momentum", momentum_[i]);
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    restore(state, parameters_[i].name + ".momentum", momentum_[i]);
 }
 
 double clip_gradients(const Parameters& parameters, double limit) {
@@ -123,7 +132,8 @@ double clip_gradients(const Parameters& parameters, double limit) {
 
 double schedule_factor(const std::string& decay, std::int64_t step, std::int64_t warmup, std::int64_t total) {
   if (step < warmup) return static_cast<double>(step) / static_cast<double>(warmup);
-  const double left = static_cast<double>(total - step) / static_cast<double>(std::max<std::int64_t>(1, total - warmup));
+  const double left =
+      static_cast<double>(total - step) / static_cast<double>(std::max<std::int64_t>(1, total - warmup));
   if (decay == "constant") return 1.0;
   if (decay == "linear") return left;
   if (decay == "cosine") return 0.5 * (1.0 - std::cos(std::numbers::pi * left));

@@ -45,8 +45,8 @@ struct MuonOptions {
   int iterations = 5;  ///< Newton-Schulz steps
 };
 
-/// Muon (Jordan et al. 2024): momentum, then the nearest semi-orthogonal matrix by Newton-Schulz iteration. For
-/// matrices; each parameter is orthogonalised by itself, so q, k and v are three.
+/// Muon (Jordan et al. 2024): momentum, then the nearest semi-orthogonal matrix by Newton-Schulz iteration.
+/// For matrices; each parameter is orthogonalised by itself, so q, k and v are three.
 class Muon {
  public:
   Muon(Parameters parameters, MuonOptions options);
@@ -62,11 +62,12 @@ class Muon {
   std::vector<Tensor> momentum_;
 };
 
-/// Scales all gradients so that their joint 2-norm is at most `limit` (0 = leave them). @return the norm before
+/// Scales all gradients so that their joint 2-norm is at most `limit` (0 = leave them). @return the norm
+/// before
 double clip_gradients(const Parameters& parameters, double limit);
 
-/// Learning-rate factor in [0, 1]: from zero up linearly over the first `warmup` steps, then `decay` to zero at `total`;
-/// the schedules of transformers' Trainer, step for step.
+/// Learning-rate factor in [0, 1]: from zero up linearly over the first `warmup` steps, then `decay` to zero
+/// at `total`; the schedules of transformers' Trainer, step for step.
 /// @param decay "cosine", "linear" or "constant"
 double schedule_factor(const std::string& decay, std::int64_t step, std::int64_t warmup, std::int64_t total);
 

@@ -24,7 +24,8 @@ class Initialiser {
     for (std::int64_t i = 0; i < out.numel(); ++i) p[i] = static_cast<float>(deviation * rng.normal());
     return out;
   }
-  void linear(StateDict& out, const std::string& name, std::int64_t rows, std::int64_t columns, double gain, bool bias) const {
+  void linear(StateDict& out, const std::string& name, std::int64_t rows, std::int64_t columns, double gain,
+              bool bias) const {
     out[name + ".weight"] = normal(name, {rows, columns}, gain / std::sqrt(static_cast<double>(columns)));
     if (bias) out[name + ".bias"] = at::zeros({rows});
   }
@@ -37,14 +38,16 @@ class Initialiser {
   std::uint64_t seed_;
 };
 
-/// Row and column of each patch as sines and cosines of falling frequency (MAE's fixed positions); class token zero.
+/// Row and column of each patch as sines and cosines of falling frequency (MAE's fixed positions); class
+/// token zero.
 Tensor sine_positions(std::int64_t side, std::int64_t width) {
   Tensor out = at::zeros({side * side + 1, width}, at::kFloat);
   const std::int64_t quarter = width / 4;
   for (std::int64_t i = 0; i < side * side; ++i) {
     for (std::int64_t k = 0; k < quarter; ++k) {
       const double frequency = std::pow(100.0, -static_cast<double>(k) / static_cast<double>(quarter));
-      const double row = static_cast<double>(i / side) * frequency, column = static_cast<double>(i % side) * frequency;
+      const double row = static_cast<double>(i / side) * frequency,
+                   column = static_cast<double>(i % side) * frequency;
       float* p = out[i + 1].data_ptr<float>();
       p[k] = static_cast<float>(std::sin(row));
       p[quarter + k] = static_cast<float>(std::cos(row));
@@ -55,24 +58,28 @@ Tensor sine_positions(std::int64_t side, std::int64_t width) {
   return 0.5 * out;
 }
 
-void initial_encoder(StateDict& out, const Initialiser& init, const std::string& prefix, std::int64_t layers, std::int64_t width, std::int64_t inner) {
+void initial_encoder(StateDict& out, const Initialiser& init, const std::string& prefix, std::int64_t layers,
+                     std::int64_t width, std::int64_t inner) {
   const double out_gain = 1.0 / std::sqrt(2.0 * static_cast<double>(layers));
   for (std::int64_t i = 0; i < layers; ++i) {
     const std::string name = prefix + "encoder.layers." + std::to_string(i) + ".";
     Initialiser::norm(out, name + "layer_norm1", width, true);
     Initialiser::norm(out, name + "layer_norm2", width, true);
-    for (const char* part : {"q_proj", "k_proj", "v_proj"}) init.linear(out, name + "self_attn." + part, width, width, 1.0, true);
+    for (const char* part : {"q_proj", "k_proj", "v_proj"})
+      init.linear(out, name + "self_attn." + part, width, width, 1.0, true);
     init.linear(out, name + "self_attn.out_proj", width, width, out_gain, true);
     init.linear(out, name + "mlp.fc1", inner, width, 1.0, true);
     init.linear(out, name + "mlp.fc2", width, inner, out_gain, true);
   }
 }
 
-void initial_vision(StateDict& out, const Initialiser& init, const std::string& prefix, const VisionConfig& v) {
+void initial_vision(StateDict& out, const Initialiser& init, const std::string& prefix,
+                    const VisionConfig& v) {
   const std::int64_t side = v.image_size / v.patch_size;
   out[prefix + "embeddings.class_embedding"] = init.normal(prefix + "class", {v.hidden_size}, 0.02);
   out[prefix + "embeddings.patch_embedding.weight"] =
-      init.normal(prefix + "patch", {v.hidden_size, 3, v.patch_size, v.patch_size}, 1.0 / std::sqrt(3.0 * static_cast<double>(v.patch_size * v.patch_size)));
+      init.normal(prefix + "patch", {v.hidden_size, 3, v.patch_size, v.patch_size},
+                  1.0 / std::sqrt(3.0 * static_cast<double>(v.patch_size * v.patch_size)));
   out[prefix + "embeddings.position_embedding.weight"] = sine_positions(side, v.hidden_size);
   Initialiser::norm(out, prefix + "pre_layrnorm", v.hidden_size, true);
   Initialiser::norm(out, prefix + "post_layernorm", v.hidden_size, true);
@@ -81,7 +88,8 @@ void initial_vision(StateDict& out, const Initialiser& init, const std::string& 
 
 /// Matrices inside blocks go to Muon; embeddings, norms, biases and the patch head to AdamW.
 bool is_block_matrix(const Parameter& p) {
-  return p.value.dim() == 2 && p.name.find("embed") == std::string::npos && p.name.find("lm_head") == std::string::npos && p.name != "patch_head";
+  return p.value.dim() == 2 && p.name.find("embed") == std::string::npos &&
+         p.name.find("lm_head") == std::string::npos && p.name != "patch_head";
 }
 
 void split_parameters(const Parameters& all, Parameters& matrices, Parameters& rest) {
@@ -103,11 +111,13 @@ StateDict stripped(const std::string& prefix, const StateDict& state) {
 
 /// Like schedule_factor(), but the first step already moves.
 double factor_at(const std::string& decay, std::int64_t step, std::int64_t warmup, std::int64_t total) {
-  return step < warmup ? static_cast<double>(step + 1) / static_cast<double>(warmup) : schedule_factor(decay, step, warmup, total);
+  return step < warmup ? static_cast<double>(step + 1) / static_cast<double>(warmup)
+                       : schedule_factor(decay, step, warmup, total);
 }
 
 /// Mean of every `window` values, for curves that fit in a file's metadata.
-void add_to_curve(std::vector<double>& curve, double& sum, std::int64_t step, std::int64_t window, double value) {
+void add_to_curve(std::vector<double>& curve, double& sum, std::int64_t step, std::int64_t window,
+                  double value) {
   sum += value;
   if ((step + 1) % window == 0) {
     curve.push_back(std::round(1e4 * sum / static_cast<double>(window)) / 1e4);
@@ -144,10 +154,13 @@ StateDict initial_llava(const LlavaConfig& c, std::uint64_t seed) {
   const Initialiser init(seed);
   StateDict out;
   initial_vision(out, init, "vision_tower.vision_model.", c.vision);
-  init.linear(out, "multi_modal_projector.linear_1", 2 * c.text.hidden_size, c.vision.hidden_size, 1.0, c.projector_bias);
-  init.linear(out, "multi_modal_projector.linear_2", c.text.hidden_size, 2 * c.text.hidden_size, 1.0, c.projector_bias);
+  init.linear(out, "multi_modal_projector.linear_1", 2 * c.text.hidden_size, c.vision.hidden_size, 1.0,
+              c.projector_bias);
+  init.linear(out, "multi_modal_projector.linear_2", c.text.hidden_size, 2 * c.text.hidden_size, 1.0,
+              c.projector_bias);
   const DecoderConfig& t = c.text;
-  const std::int64_t d = t.hidden_size, f = t.intermediate_size, q = t.num_attention_heads * t.head_dim, kv = t.num_key_value_heads * t.head_dim;
+  const std::int64_t d = t.hidden_size, f = t.intermediate_size, q = t.num_attention_heads * t.head_dim,
+                     kv = t.num_key_value_heads * t.head_dim;
   const double out_gain = 1.0 / std::sqrt(2.0 * static_cast<double>(t.num_hidden_layers));
   out["language_model.model.embed_tokens.weight"] = init.normal("embed", {t.vocab_size, d}, 0.05);
   for (std::int64_t i = 0; i < t.num_hidden_layers; ++i) {
@@ -163,7 +176,8 @@ StateDict initial_llava(const LlavaConfig& c, std::uint64_t seed) {
     init.linear(out, name + "mlp.down_proj", d, f, out_gain, false);
   }
   Initialiser::norm(out, "language_model.model.norm", d, false);
-  if (!t.tie_word_embeddings) out["language_model.lm_head.weight"] = init.normal("head", {t.vocab_size, d}, 0.05);
+  if (!t.tie_word_embeddings)
+    out["language_model.lm_head.weight"] = init.normal("head", {t.vocab_size, d}, 0.05);
   return out;
 }
 
@@ -171,9 +185,12 @@ StateDict initial_clip(const ClipConfig& c, std::uint64_t seed) {
   const Initialiser init(seed);
   StateDict out;
   initial_vision(out, init, "vision_model.", c.vision);
-  out["text_model.embeddings.token_embedding.weight"] = init.normal("token", {c.text.vocab_size, c.text.hidden_size}, 0.05);
-  out["text_model.embeddings.position_embedding.weight"] = init.normal("position", {c.text.max_position_embeddings, c.text.hidden_size}, 0.02);
-  initial_encoder(out, init, "text_model.", c.text.num_hidden_layers, c.text.hidden_size, c.text.intermediate_size);
+  out["text_model.embeddings.token_embedding.weight"] =
+      init.normal("token", {c.text.vocab_size, c.text.hidden_size}, 0.05);
+  out["text_model.embeddings.position_embedding.weight"] =
+      init.normal("position", {c.text.max_position_embeddings, c.text.hidden_size}, 0.02);
+  initial_encoder(out, init, "text_model.", c.text.num_hidden_layers, c.text.hidden_size,
+                  c.text.intermediate_size);
   Initialiser::norm(out, "text_model.final_layer_norm", c.text.hidden_size, true);
   init.linear(out, "visual_projection", c.projection_dim, c.vision.hidden_size, 1.0, false);
   init.linear(out, "text_projection", c.projection_dim, c.text.hidden_size, 1.0, false);
@@ -181,11 +198,13 @@ StateDict initial_clip(const ClipConfig& c, std::uint64_t seed) {
   return out;
 }
 
-bool pretrain_language(Mllm& model, const PretrainSource& source, const PretrainOptions& o, const std::filesystem::path& snapshot, PretrainReport& report) {
+bool pretrain_language(Mllm& model, const PretrainSource& source, const PretrainOptions& o,
+                       const std::filesystem::path& snapshot, PretrainReport& report) {
   Parameters all = model.parameters("all");
   Tensor head;
   if (o.patch_labels > 0) {
-    head = Initialiser(o.seed).normal("patch_head", {o.patch_labels, model.config().vision.hidden_size}, 0.02);
+    head =
+        Initialiser(o.seed).normal("patch_head", {o.patch_labels, model.config().vision.hidden_size}, 0.02);
     all.push_back({"patch_head", head, "base"});
   }
   for (Parameter& p : all) p.value.set_requires_grad(true);
@@ -233,23 +252,30 @@ bool pretrain_language(Mllm& model, const PretrainSource& source, const Pretrain
     if (data.pixels.defined()) {
       const Tensor hidden = model.vision_hidden(data.pixels);
       features = hidden.narrow(1, 1, hidden.size(1) - 1);
-      if (head.defined()) patch_loss = at::cross_entropy_loss(at::linear(features, head).reshape({-1, o.patch_labels}), data.patch_targets);
+      if (head.defined())
+        patch_loss = at::cross_entropy_loss(at::linear(features, head).reshape({-1, o.patch_labels}),
+                                            data.patch_targets);
     }
     const Tensor language_loss = answer_loss(model.forward_with(data.batch, features));
     const Tensor loss = patch_loss.defined() ? language_loss + o.patch_weight * patch_loss : language_loss;
     loss.backward();
     const double value = loss.item<double>();
-    if (!std::isfinite(value)) throw Error("pre-training", "the loss is no longer finite at step " + std::to_string(step), "lower muon_lr or adam_lr");
+    if (!std::isfinite(value))
+      throw Error("pre-training", "the loss is no longer finite at step " + std::to_string(step),
+                  "lower muon_lr or adam_lr");
     clip_gradients(all, o.clip);
     const double factor = factor_at("linear", step, o.warmup, o.steps);
     muon.step(o.muon_lr * factor);
     adam.step({{"base", o.adam_lr * factor}});
     muon.zero_grad();
     adam.zero_grad();
-    const double language = language_loss.item<double>(), patch = patch_loss.defined() ? patch_loss.item<double>() : 0.0;
+    const double language = language_loss.item<double>(),
+                 patch = patch_loss.defined() ? patch_loss.item<double>() : 0.0;
     add_to_curve(report.loss_curve, language_sum, step, 100, language);
     add_to_curve(report.patch_curve, patch_sum, step, 100, patch);
-    if ((step + 1) % 100 == 0) log::debug("step ", step + 1, ": language ", report.loss_curve.back(), ", patches ", report.patch_curve.back(), ", ", spent + cpu_seconds() - cpu_start, " CPU s");
+    if ((step + 1) % 100 == 0)
+      log::debug("step ", step + 1, ": language ", report.loss_curve.back(), ", patches ",
+                 report.patch_curve.back(), ", ", spent + cpu_seconds() - cpu_start, " CPU s");
     // A curve's window must be whole at a snapshot, so that a resumed run draws the same curve.
     const bool stop = interrupted() && (step + 1) % 100 == 0;
     if ((step + 1) % o.save_every == 0 || stop) save(step + 1);
@@ -262,12 +288,14 @@ bool pretrain_language(Mllm& model, const PretrainSource& source, const Pretrain
   return true;
 }
 
-void pretrain_clip(Clip& clip, const PretrainSource& source, const PretrainOptions& o, PretrainReport& report) {
+void pretrain_clip(Clip& clip, const PretrainSource& source, const PretrainOptions& o,
+                   PretrainReport& report) {
   const std::int64_t last = clip.config().vision.num_hidden_layers - 1;
   const std::string frozen_until = "vision_model.encoder.layers." + std::to_string(last) + ".";
   Parameters trained;
   const auto consider = [&](const std::string& name, Tensor tensor) {
-    const bool shared = name.starts_with("vision_model.") && !name.starts_with(frozen_until) && !name.starts_with("vision_model.post_layernorm");
+    const bool shared = name.starts_with("vision_model.") && !name.starts_with(frozen_until) &&
+                        !name.starts_with("vision_model.post_layernorm");
     if (shared) return;
     tensor.set_requires_grad(true);
     trained.push_back({name, tensor, "base"});
@@ -301,17 +329,19 @@ void pretrain_clip(Clip& clip, const PretrainSource& source, const PretrainOptio
     // Equal captions are no negatives of each other: their shares of the target are equal.
     std::map<std::vector<std::int64_t>, std::int64_t> known;
     std::vector<std::int64_t> ids;
-    for (const auto& caption : captions) ids.push_back(known.try_emplace(caption, static_cast<std::int64_t>(known.size())).first->second);
+    for (const auto& caption : captions)
+      ids.push_back(known.try_emplace(caption, static_cast<std::int64_t>(known.size())).first->second);
     const Tensor id = at::tensor(ids, at::kLong), same = (id.unsqueeze(0) == id.unsqueeze(1)).to(at::kFloat);
     const Tensor target = same / same.sum(1, true);
-    const Tensor loss = -0.5 * ((target * at::log_softmax(scores, 1)).sum(1).mean() + (target * at::log_softmax(scores, 0)).sum(0).mean());
+    const Tensor loss = -0.5 * ((target * at::log_softmax(scores, 1)).sum(1).mean() +
+                                (target * at::log_softmax(scores, 0)).sum(0).mean());
     loss.backward();
     clip_gradients(trained, o.clip);
     adam.step({{"base", o.clip_lr * factor_at("cosine", step, o.warmup, o.clip_steps)}});
     adam.zero_grad();
     add_to_curve(report.clip_curve, sum, step, 50, loss.item<double>());
     progress.advance(1, "loss " + std::to_string(loss.item<double>()).substr(0, 5));
-    if (interrupted()) throw Error("contrastive stage", "interrupted", "start it again: the language stage is kept");
+    if (interrupted()) throw Interrupted();
   }
   for (Parameter& p : trained) p.value.set_requires_grad(false);
   report.cpu_seconds += cpu_seconds() - cpu_start;

@@ -1,6 +1,6 @@
 #pragma once
-/// Training a LLaVA-shaped base from nothing: language modelling on answers, patch labels as a throw-away auxiliary
-/// task, then a contrastive stage that gives the same tower a CLIP text tower.
+/// Training a LLaVA-shaped base from nothing: language modelling on answers, patch labels as a throw-away
+/// auxiliary task, then a contrastive stage that gives the same tower a CLIP text tower.
 
 #include <cstdint>
 #include <filesystem>
@@ -26,20 +26,20 @@ struct PretrainOptions {
   std::int64_t warmup = 20;
   double muon_lr = 0.02;
   double adam_lr = 3e-3;
-  double clip = 1.0;             ///< gradient norm
-  double patch_weight = 1.0;     ///< weight of the patch-label cross-entropy
-  std::int64_t patch_labels = 0; ///< classes; 0 switches the auxiliary task off
-  std::int64_t clip_steps = 600; ///< contrastive steps after the language stage
+  double clip = 1.0;              ///< gradient norm
+  double patch_weight = 1.0;      ///< weight of the patch-label cross-entropy
+  std::int64_t patch_labels = 0;  ///< classes; 0 switches the auxiliary task off
+  std::int64_t clip_steps = 600;  ///< contrastive steps after the language stage
   std::int64_t clip_batch = 128;
   double clip_lr = 2e-3;
   std::uint64_t seed = 1;
-  std::int64_t save_every = 500; ///< steps between resumable snapshots
+  std::int64_t save_every = 500;  ///< steps between resumable snapshots
 };
 
 struct PretrainReport {
-  std::vector<double> loss_curve;   ///< language loss, mean of every 100 steps
+  std::vector<double> loss_curve;  ///< language loss, mean of every 100 steps
   std::vector<double> patch_curve;
-  std::vector<double> clip_curve;   ///< contrastive loss, mean of every 50 steps
+  std::vector<double> clip_curve;  ///< contrastive loss, mean of every 50 steps
   double cpu_seconds = 0.0;
 };
 
@@ -56,7 +56,9 @@ StateDict initial_clip(const ClipConfig& config, std::uint64_t seed);
 bool pretrain_language(Mllm& model, const PretrainSource& source, const PretrainOptions& options,
                        const std::filesystem::path& snapshot, PretrainReport& report);
 
-/// Contrastive stage: the CLIP folder's last vision layer, projections and text tower; what LLaVA reads stays frozen.
-void pretrain_clip(Clip& clip, const PretrainSource& source, const PretrainOptions& options, PretrainReport& report);
+/// Contrastive stage: the CLIP folder's last vision layer, projections and text tower; what LLaVA reads stays
+/// frozen.
+void pretrain_clip(Clip& clip, const PretrainSource& source, const PretrainOptions& options,
+                   PretrainReport& report);
 
 }  // namespace mcit

@@ -31,7 +31,8 @@ std::string digest_of(const StateDict& tensors) {
   for (const auto& [name, tensor] : tensors) {
     hasher.field(name);
     const Tensor flat = tensor.contiguous();
-    hasher.update(std::string_view(static_cast<const char*>(flat.const_data_ptr()), static_cast<std::size_t>(flat.numel()) * flat.element_size()));
+    hasher.update(std::string_view(static_cast<const char*>(flat.const_data_ptr()),
+                                   static_cast<std::size_t>(flat.numel()) * flat.element_size()));
   }
   return hasher.hex();
 }
@@ -42,7 +43,8 @@ Snapshot read_one(const std::filesystem::path& file) {
   if (note == saved.metadata.end()) throw CheckpointError(file.string(), "is no snapshot of a run");
   const std::string where = file.string();
   const Json meta = parse_json(note->second, where);
-  if (json_text(meta, "digest", where) != digest_of(saved.tensors)) throw CheckpointError(where, "its tensors are damaged");
+  if (json_text(meta, "digest", where) != digest_of(saved.tensors))
+    throw CheckpointError(where, "its tensors are damaged");
   Snapshot out;
   out.stage = json_integer(meta, "stage", where);
   out.step = json_integer(meta, "step", where);
@@ -54,8 +56,10 @@ Snapshot read_one(const std::filesystem::path& file) {
   const std::string strategy = "strategy.", optimizer = "optimizer.";
   for (auto& [name, tensor] : saved.tensors) {
     // Clones: the run goes on to change what it loads, and the file may be deleted.
-    if (name.starts_with(strategy)) out.strategy[name.substr(strategy.size())] = tensor.clone();
-    else if (name.starts_with(optimizer)) out.optimizer[name.substr(optimizer.size())] = tensor.clone();
+    if (name.starts_with(strategy))
+      out.strategy[name.substr(strategy.size())] = tensor.clone();
+    else if (name.starts_with(optimizer))
+      out.optimizer[name.substr(optimizer.size())] = tensor.clone();
   }
   return out;
 }
@@ -64,12 +68,17 @@ Snapshot read_one(const std::filesystem::path& file) {
 
 void write_snapshot(const std::filesystem::path& folder, const Snapshot& s) {
   StateDict tensors;
-  for (const auto& [name, tensor] : s.strategy) tensors["strategy." + name] = tensor.detach().to(at::kCPU).contiguous();
-  for (const auto& [name, tensor] : s.optimizer) tensors["optimizer." + name] = tensor.detach().to(at::kCPU).contiguous();
-  const Json meta = {{"stage", s.stage}, {"step", s.step}, {"trained", s.trained}, {"trainable", s.trainable}, {"result", s.result},
-                     {"metrics_bytes", s.metrics_bytes}, {"costs", s.costs}, {"digest", digest_of(tensors)}};
+  for (const auto& [name, tensor] : s.strategy)
+    tensors["strategy." + name] = tensor.detach().to(at::kCPU).contiguous();
+  for (const auto& [name, tensor] : s.optimizer)
+    tensors["optimizer." + name] = tensor.detach().to(at::kCPU).contiguous();
+  const Json meta = {{"stage", s.stage},     {"step", s.step},
+                     {"trained", s.trained}, {"trainable", s.trainable},
+                     {"result", s.result},   {"metrics_bytes", s.metrics_bytes},
+                     {"costs", s.costs},     {"digest", digest_of(tensors)}};
   char name[64];
-  std::snprintf(name, sizeof name, "%04lld-%09lld.safetensors", static_cast<long long>(s.stage), static_cast<long long>(s.step) + (s.trained ? 1 : 0));
+  std::snprintf(name, sizeof name, "%04lld-%09lld.safetensors", static_cast<long long>(s.stage),
+                static_cast<long long>(s.step) + (s.trained ? 1 : 0));
   write_safetensors(folder / name, tensors, {{"mcit_snapshot", dump_json(meta)}});
   std::vector<std::filesystem::path> files = snapshots_in(folder);
   for (std::size_t i = 0; i + kKept < files.size(); ++i) {

@@ -13,14 +13,14 @@
 namespace mcit {
 
 struct Snapshot {
-  std::int64_t stage = 0;      ///< 0-based
-  std::int64_t step = 0;       ///< next step of the stage
-  bool trained = false;        ///< the stage's after_task ran; its evaluation is due
+  std::int64_t stage = 0;  ///< 0-based
+  std::int64_t step = 0;   ///< next step of the stage
+  bool trained = false;    ///< the stage's after_task ran; its evaluation is due
   StateDict strategy, optimizer;
-  std::vector<std::string> trainable;  ///< names of parameters that require a gradient
-  std::string result;          ///< result.json so far
-  std::uint64_t metrics_bytes = 0;     ///< length of metrics.jsonl
-  std::map<std::string, double> costs; ///< running sums of the stage
+  std::vector<std::string> trainable;   ///< names of parameters that require a gradient
+  std::string result;                   ///< result.json so far
+  std::uint64_t metrics_bytes = 0;      ///< length of metrics.jsonl
+  std::map<std::string, double> costs;  ///< running sums of the stage
 };
 
 /// Writes `folder`/<stage>-<step>.safetensors and then deletes all but the two newest.

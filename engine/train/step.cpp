@@ -7,24 +7,38 @@
 namespace mcit {
 namespace {
 
-void require_finite(double value, const char* what, const Step& step, const std::function<void(const Batch&, double)>& on_nonfinite) {
+void require_finite(double value, const char* what, const Step& step,
+                    const std::function<void(const Batch&, double)>& on_nonfinite) {
   if (std::isfinite(value)) return;
   on_nonfinite(step.batch, value);
-  throw Error("task " + std::to_string(step.task.index + 1) + " '" + step.task.name + "', step " + std::to_string(step.number),
-              std::string("the ") + what + " is not finite", "the batch is kept in the run folder; a lower learning rate often helps");
+  throw Error("task " + std::to_string(step.task.index + 1) + " '" + step.task.name + "', step " +
+                  std::to_string(step.number),
+              std::string("the ") + what + " is not finite",
+              "the batch is kept in the run folder; a lower learning rate often helps");
 }
 
 }  // namespace
 
-StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone, HookRunner& hooks, AdamW& optimizer,
-                      const BatchSource& batches, const TrainOptions& options,
+StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone, HookRunner& hooks,
+                      AdamW& optimizer, const BatchSource& batches, const TrainOptions& options,
                       const std::function<void(const Batch&, double)>& on_nonfinite) {
   StepResult result;
   optimizer.zero_grad();
-  Step step{.task = task, .number = number, .backbone = backbone, .batch = {}, .out = {}, .trainable = optimizer.parameters()};
+  Step step{.task = task,
+            .number = number,
+            .backbone = backbone,
+            .batch = {},
+            .out = {},
+            .trainable = optimizer.parameters()};
   for (step.micro_step = 0; step.micro_step < options.accumulation; ++step.micro_step) {
     step.batch = batches(number * options.accumulation + step.micro_step);
+    std::vector<std::int64_t>& route = backbone.route().task;
+    route.clear();
+    for (const ExamplePtr& example : step.batch.examples) route.push_back(example->task);
     hooks.before_forward(step);
+    // Examples that joined the batch are routed to their own task unless the strategy said otherwise.
+    for (std::size_t i = route.size(); i < step.batch.size(); ++i)
+      route.push_back(step.batch.examples[i]->task);
 
     step.out = backbone.forward(step.batch);
     const Tensor loss = hooks.loss(step, answer_loss(step.out));
@@ -34,7 +48,8 @@ StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone,
 
     result.loss += value / static_cast<double>(options.accumulation);
     result.examples += static_cast<std::int64_t>(step.batch.size());
-    for (const ExamplePtr& example : step.batch.examples) result.tokens += static_cast<std::int64_t>(example->tokens.size());
+    for (const ExamplePtr& example : step.batch.examples)
+      result.tokens += static_cast<std::int64_t>(example->tokens.size());
   }
   hooks.on_gradients(step);
   result.gradient_norm = clip_gradients(optimizer.parameters(), options.clip);

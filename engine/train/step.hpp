@@ -12,13 +12,14 @@
 namespace mcit {
 
 struct TrainOptions {
-  std::int64_t steps = 200;        ///< optimizer steps a task
-  std::int64_t batch = 32;         ///< examples a micro-step
-  std::int64_t accumulation = 1;   ///< micro-steps a step
-  std::map<std::string, double> learning_rate = {{"adapter", 3e-3}, {"connector", 3e-3}, {"prompt", 3e-3}, {"base", 1e-3}};
-  std::string schedule = "cosine"; ///< after warm-up: cosine, linear or constant
-  double warmup = 0.03;            ///< share of a task's steps
-  double clip = 1.0;               ///< limit of the gradients' joint norm, 0 = none
+  std::int64_t steps = 200;       ///< optimizer steps a task
+  std::int64_t batch = 32;        ///< examples a micro-step
+  std::int64_t accumulation = 1;  ///< micro-steps a step
+  std::map<std::string, double> learning_rate = {
+      {"adapter", 3e-3}, {"connector", 3e-3}, {"prompt", 3e-3}, {"base", 1e-3}};
+  std::string schedule = "cosine";  ///< after warm-up: cosine, linear or constant
+  double warmup = 0.03;             ///< share of a task's steps
+  double clip = 1.0;                ///< limit of the gradients' joint norm, 0 = none
   AdamWOptions adamw;
 };
 
@@ -33,9 +34,10 @@ struct StepResult {
 /// Micro-batch number `index` of the stage.
 using BatchSource = std::function<Batch(std::int64_t index)>;
 
-/// @throws StrategyError from hooks; Error when loss or gradient is not finite, after `on_nonfinite` saw the batch.
-StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone, HookRunner& hooks, AdamW& optimizer,
-                      const BatchSource& batches, const TrainOptions& options,
+/// @throws StrategyError from hooks; Error when loss or gradient is not finite, after `on_nonfinite` saw the
+/// batch.
+StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone, HookRunner& hooks,
+                      AdamW& optimizer, const BatchSource& batches, const TrainOptions& options,
                       const std::function<void(const Batch&, double)>& on_nonfinite);
 
 }  // namespace mcit

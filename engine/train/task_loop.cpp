@@ -21,7 +21,8 @@ namespace mcit {
 /// The engine's side of a strategy's Host.
 class EngineHost final : public Host {
  public:
-  EngineHost(const std::vector<StreamTask>& tasks, std::uint64_t seed) : tasks_(tasks), seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
+  EngineHost(const std::vector<StreamTask>& tasks, std::uint64_t seed)
+      : tasks_(tasks), seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
 
   void info(const std::string& message) override { log::info(message); }
   void warn(const std::string& message) override { log::warn(message); }
@@ -32,9 +33,12 @@ class EngineHost final : public Host {
     return generator_;
   }
   ExamplePtr example(std::int64_t task, std::int64_t index) override {
-    if (task < 0 || task >= static_cast<std::int64_t>(tasks_.size()) || !met.contains(task)) throw Error("host.example", "task " + std::to_string(task) + " was not trained yet");
+    if (task < 0 || task >= static_cast<std::int64_t>(tasks_.size()) || !met.contains(task))
+      throw Error("host.example", "task " + std::to_string(task) + " was not trained yet");
     const auto& rows = tasks_[static_cast<std::size_t>(task)].train;
-    if (index < 0 || index >= static_cast<std::int64_t>(rows.size())) throw Error("host.example", "task " + std::to_string(task) + " has no training example " + std::to_string(index));
+    if (index < 0 || index >= static_cast<std::int64_t>(rows.size()))
+      throw Error("host.example",
+                  "task " + std::to_string(task) + " has no training example " + std::to_string(index));
     return rows[static_cast<std::size_t>(index)];
   }
   /// A hook is about to run: its draws depend on where it stands and on nothing that happened before.
@@ -60,7 +64,8 @@ class StageBatches final : public Batches {
   std::int64_t examples() const override { return static_cast<std::int64_t>(examples_.size()); }
   bool next(Batch& batch) override {
     batch.examples.clear();
-    while (at_ < examples_.size() && static_cast<std::int64_t>(batch.size()) < size_) batch.examples.push_back(examples_[at_++]);
+    while (at_ < examples_.size() && static_cast<std::int64_t>(batch.size()) < size_)
+      batch.examples.push_back(examples_[at_++]);
     return batch.size() > 0;
   }
   void rewind(std::int64_t batch_size) override {
@@ -79,7 +84,8 @@ std::string digest_of(const StateDict& state) {
   Hasher hasher;
   for (const auto& [name, tensor] : state) {
     const Tensor flat = tensor.detach().to(at::kCPU).contiguous();
-    hasher.field(name).update(std::string_view(static_cast<const char*>(flat.const_data_ptr()), static_cast<std::size_t>(flat.numel()) * flat.element_size()));
+    hasher.field(name).update(std::string_view(static_cast<const char*>(flat.const_data_ptr()),
+                                               static_cast<std::size_t>(flat.numel()) * flat.element_size()));
   }
   return hasher.hex();
 }
@@ -103,16 +109,18 @@ struct TaskLoop::State {
   std::unique_ptr<AdamW> optimizer;
   std::vector<ExamplePtr> examples;  ///< of the current stage
   Task task;
-  double train_seconds = 0.0;        ///< of the current stage, earlier processes included
+  double train_seconds = 0.0;  ///< of the current stage, earlier processes included
   std::int64_t seen_examples = 0, seen_tokens = 0;
 
-  State(LoopParts p, LoopOptions o) : parts(std::move(p)), options(std::move(o)), host(parts.tasks, options.seed) {}
+  State(LoopParts p, LoopOptions o)
+      : parts(std::move(p)), options(std::move(o)), host(parts.tasks, options.seed) {}
 
   void enter_stage(std::int64_t index);
   void make_optimizer();
   void prefetch();
   void train(std::int64_t first_step);
   void write_line(const StepResult& step, std::int64_t number, double seconds);
+  void write_records(const char* hook);
   void save(std::int64_t step, bool trained);
   void evaluate_row(std::int64_t row, bool base);
   Cell cell(const StreamTask& task, bool base, const std::string& state_digest, Progress& progress);
@@ -120,7 +128,8 @@ struct TaskLoop::State {
   void finish_stage();
 };
 
-TaskLoop::TaskLoop(LoopParts parts, LoopOptions options) : state_(std::make_unique<State>(std::move(parts), std::move(options))) {}
+TaskLoop::TaskLoop(LoopParts parts, LoopOptions options)
+    : state_(std::make_unique<State>(std::move(parts), std::move(options))) {}
 TaskLoop::~TaskLoop() = default;
 Host& TaskLoop::host() { return state_->host; }
 
@@ -141,10 +150,22 @@ void TaskLoop::State::enter_stage(std::int64_t index) {
   seen_examples = seen_tokens = 0;
 }
 
-void TaskLoop::State::make_optimizer() { optimizer = std::make_unique<AdamW>(hooks->parameters(), options.train.adamw); }
+/// What hooks outside of steps recorded, as a line of its own.
+void TaskLoop::State::write_records(const char* hook) {
+  if (host.records.empty()) return;
+  Json line = {{"stage", task.index + 1}, {"task", task.name}, {"hook", hook}};
+  for (const auto& [name, value] : host.records) line["strategy." + name] = value;
+  host.records.clear();
+  metrics->line(dump_json(line));
+}
+
+void TaskLoop::State::make_optimizer() {
+  optimizer = std::make_unique<AdamW>(hooks->parameters(), options.train.adamw);
+}
 
 void TaskLoop::State::prefetch() {
-  if (parts.features == nullptr) return;
+  if (parts.features == nullptr || parts.model.tower_changed())
+    return;  // features then belong to one step only
   std::vector<std::string> paths;
   for (const ExamplePtr& example : examples)
     if (!example->image.empty()) paths.push_back(example->image);
@@ -159,8 +180,15 @@ void TaskLoop::State::prefetch() {
 }
 
 void TaskLoop::State::write_line(const StepResult& step, std::int64_t number, double seconds) {
-  Json line = {{"stage", task.index + 1}, {"task", task.name}, {"step", number + 1}, {"loss", step.loss}, {"gradient_norm", step.gradient_norm},
-               {"rate", step.rate}, {"examples", step.examples}, {"tokens", step.tokens}, {"seconds", std::round(seconds * 1e6) / 1e6}};
+  Json line = {{"stage", task.index + 1},
+               {"task", task.name},
+               {"step", number + 1},
+               {"loss", step.loss},
+               {"gradient_norm", step.gradient_norm},
+               {"rate", step.rate},
+               {"examples", step.examples},
+               {"tokens", step.tokens},
+               {"seconds", std::round(seconds * 1e6) / 1e6}};
   for (const auto& [name, value] : host.records) line["strategy." + name] = value;
   host.records.clear();
   metrics->line(dump_json(line));
@@ -169,36 +197,49 @@ void TaskLoop::State::write_line(const StepResult& step, std::int64_t number, do
 void TaskLoop::State::train(std::int64_t first_step) {
   if (optimizer->parameters().empty() || task.steps == 0) return;
   std::vector<std::int64_t> lengths;
-  for (const ExamplePtr& example : examples) lengths.push_back(static_cast<std::int64_t>(example->tokens.size()));
+  for (const ExamplePtr& example : examples)
+    lengths.push_back(static_cast<std::int64_t>(example->tokens.size()));
   const BatchOrder order(lengths, options.train.batch, derive(options.seed, {"order", task.index}));
   const BatchSource batches = [&](std::int64_t index) {
     Batch batch;
-    for (const std::int64_t i : order.batch(index)) batch.examples.push_back(examples[static_cast<std::size_t>(i)]);
-    parts.model.route().task.clear();
-    for (const ExamplePtr& example : batch.examples) parts.model.route().task.push_back(example->task);
+    for (const std::int64_t i : order.batch(index))
+      batch.examples.push_back(examples[static_cast<std::size_t>(i)]);
     seed_dropout(derive(options.seed, {"dropout", task.index, index}), parts.model.device());
     return batch;
   };
   const auto keep_batch = [&](const Batch& batch, double value) {
     Json rows = Json::array();
-    for (const ExamplePtr& e : batch.examples) rows.push_back({{"task", e->task}, {"index", e->index}, {"id", e->id}, {"image", e->image}, {"prompt", e->prompt}, {"answer", e->answer}});
-    write_json(parts.run.root() / "nonfinite_batch.json", {{"stage", task.index + 1}, {"step", host.step + 1}, {"value", std::to_string(value)}, {"rows", rows}});
+    for (const ExamplePtr& e : batch.examples)
+      rows.push_back({{"task", e->task},
+                      {"index", e->index},
+                      {"id", e->id},
+                      {"image", e->image},
+                      {"prompt", e->prompt},
+                      {"answer", e->answer}});
+    write_json(parts.run.root() / "nonfinite_batch.json", {{"stage", task.index + 1},
+                                                           {"step", host.step + 1},
+                                                           {"value", std::to_string(value)},
+                                                           {"rows", rows}});
   };
-  Progress progress("training '" + task.name + "' (" + std::to_string(task.index + 1) + "/" + std::to_string(stages.size()) + ")", task.steps);
+  Progress progress("training '" + task.name + "' (" + std::to_string(task.index + 1) + "/" +
+                        std::to_string(stages.size()) + ")",
+                    task.steps);
   progress.skip(first_step);
   parts.model.set_training(true);
   for (std::int64_t number = first_step; number < task.steps; ++number) {
     const Stopwatch watch;
     host.step = number;
     hooks->at(task, number);
-    const StepResult step = train_step(task, number, parts.model, *hooks, *optimizer, batches, options.train, keep_batch);
+    const StepResult step =
+        train_step(task, number, parts.model, *hooks, *optimizer, batches, options.train, keep_batch);
     const double seconds = watch.seconds();
     train_seconds += seconds;
     seen_examples += step.examples;
     seen_tokens += step.tokens;
     write_line(step, number, seconds);
     progress.advance(1, "loss " + std::to_string(step.loss).substr(0, 6));
-    const bool due = options.snapshot_every > 0 && (number + 1) % options.snapshot_every == 0 && number + 1 < task.steps;
+    const bool due =
+        options.snapshot_every > 0 && (number + 1) % options.snapshot_every == 0 && number + 1 < task.steps;
     if (due || interrupted()) save(number + 1, false);
     if (interrupted()) throw Interrupted();
   }
@@ -210,9 +251,17 @@ void TaskLoop::State::train(std::int64_t first_step) {
 void TaskLoop::State::save(std::int64_t step, bool trained) {
   metrics->sync();
   write_result(parts.run.result(), result);
-  Snapshot s{.stage = task.index, .step = step, .trained = trained, .strategy = hooks->state(), .optimizer = {}, .trainable = {},
-             .result = read_file(parts.run.result()), .metrics_bytes = metrics->bytes(),
-             .costs = {{"train_seconds", train_seconds}, {"examples", static_cast<double>(seen_examples)}, {"tokens", static_cast<double>(seen_tokens)}}};
+  Snapshot s{.stage = task.index,
+             .step = step,
+             .trained = trained,
+             .strategy = hooks->state(),
+             .optimizer = {},
+             .trainable = {},
+             .result = read_file(parts.run.result()),
+             .metrics_bytes = metrics->bytes(),
+             .costs = {{"train_seconds", train_seconds},
+                       {"examples", static_cast<double>(seen_examples)},
+                       {"tokens", static_cast<double>(seen_tokens)}}};
   if (!trained) s.optimizer = optimizer->state();
   for (const Parameter& p : hooks->parameters())
     if (p.value.requires_grad()) s.trainable.push_back(p.name);
@@ -223,9 +272,14 @@ std::int64_t TaskLoop::State::resume(Snapshot s) {
   write_atomic(parts.run.result(), s.result);
   const Provenance now = result.provenance;
   result = read_result(parts.run.result());
-  if (result.provenance.config != now.config || result.provenance.model_hash != now.model_hash || result.provenance.data != now.data)
-    throw ConfigError(parts.run.root().string(), "settings, model or data are not those that the run began with", "start a new run in another folder");
-  if (result.provenance.build_tag != now.build_tag || result.provenance.plugin_hash != now.plugin_hash) log::warn("engine or plugin were rebuilt since this run began; its numbers may differ in the last digits");
+  if (result.provenance.config != now.config || result.provenance.model_hash != now.model_hash ||
+      result.provenance.data != now.data)
+    throw ConfigError(parts.run.root().string(),
+                      "settings, model or data are not those that the run began with",
+                      "start a new run in another folder");
+  if (result.provenance.build_tag != now.build_tag || result.provenance.plugin_hash != now.plugin_hash)
+    log::warn(
+        "engine or plugin were rebuilt since this run began; its numbers may differ in the last digits");
   for (std::int64_t i = 0; i < s.stage; ++i)
     for (const std::int64_t t : stages[static_cast<std::size_t>(i)].tasks) host.met.insert(t);
   enter_stage(s.stage);
@@ -241,15 +295,25 @@ std::int64_t TaskLoop::State::resume(Snapshot s) {
   seen_examples = static_cast<std::int64_t>(s.costs["examples"]);
   seen_tokens = static_cast<std::int64_t>(s.costs["tokens"]);
   metrics = std::make_unique<AppendFile>(parts.run.metrics(), s.metrics_bytes);
-  log::info("going on at stage ", s.stage + 1, " '", task.name, s.trained ? "', evaluation" : "', step " + std::to_string(s.step));
+  log::info("going on at stage ", s.stage + 1, " '", task.name,
+            s.trained ? "', evaluation" : "', step " + std::to_string(s.step));
   return s.step;
 }
 
-Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& state_digest, Progress& progress) {
+Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& state_digest,
+                           Progress& progress) {
   std::filesystem::path file;
   if (!options.cell_cache.empty()) {
     Hasher key;
-    key.field(options.engine_hash).field(parts.model_hash).field(base ? "base" : state_digest).field(base ? "" : result.provenance.plugin_hash).field(t.eval.digest).field(result.provenance.device).field(result.provenance.dtype).update(options.eval_batch).update(result.provenance.threads);
+    key.field(options.engine_hash)
+        .field(parts.model_hash)
+        .field(base ? "base" : state_digest)
+        .field(base ? "" : options.strategy_hash)
+        .field(t.eval.digest)
+        .field(result.provenance.device)
+        .field(result.provenance.dtype)
+        .update(options.eval_batch)
+        .update(result.provenance.threads);
     file = options.cell_cache / (key.hex() + ".jsonl");
     if (std::filesystem::exists(file)) {
       try {
@@ -263,8 +327,10 @@ Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& st
       }
     }
   }
-  const SelectHook select = base ? SelectHook{} : [&](const Batch& batch) { return hooks->select(batch, parts.model); };
-  Cell fresh = evaluate(parts.model, t.eval, options.eval_batch, parts.decode, select, [&](std::int64_t n) { progress.advance(n); });
+  const SelectHook select =
+      base ? SelectHook{} : [&](const Batch& batch) { return hooks->select(batch, parts.model); };
+  Cell fresh = evaluate(parts.model, t.eval, options.eval_batch, parts.decode, select,
+                        [&](std::int64_t n) { progress.advance(n); });
   if (!file.empty()) write_atomic(file, to_jsonl(fresh));
   return fresh;
 }
@@ -291,7 +357,8 @@ void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
     double sum = 0.0;
     for (const Prediction& p : known.rows) sum += p.score;
     counts[static_cast<std::size_t>(row)][j] = CellCount{sum, static_cast<std::int64_t>(known.rows.size())};
-    if (const auto accuracy = known.selector_accuracy(task_index); accuracy && host.met.contains(task_index)) {
+    if (const auto accuracy = known.selector_accuracy(task_index);
+        accuracy && host.met.contains(task_index)) {
       selected += *accuracy * static_cast<double>(known.rows.size());
       selected_rows += static_cast<std::int64_t>(known.rows.size());
     }
@@ -353,6 +420,7 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult r
       s.prefetch();
       StageBatches batches(s.examples);
       s.hooks->before_task(s.task, batches, s.parts.model);
+      s.write_records("before_task");
       s.make_optimizer();
       s.save(0, false);
     } else {
@@ -362,12 +430,10 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult r
       s.train(taken_up ? first_step : 0);
       StageBatches batches(s.examples);
       s.hooks->after_task(s.task, batches, s.parts.model);
+      s.write_records("after_task");
       s.finish_stage();
       StageCost& cost = s.result.stages[static_cast<std::size_t>(i)].cost;
-      {
-        const at::NoGradGuard no_grad;
-        cost.stored_parameters = strategy.stored_parameters();
-      }
+      cost.stored_parameters = s.hooks->stored_parameters();
       s.optimizer->zero_grad();
       s.save(s.task.steps, true);
     }
@@ -379,7 +445,9 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult r
   s.result.complete = true;
   s.result.provenance.finished = utc_now();
   write_result(s.parts.run.result(), s.result);
-  for (const auto& [hook, cost] : s.hooks->costs()) log::debug("hook ", hook, ": ", cost.calls, " calls, ", 1e3 * cost.seconds / static_cast<double>(cost.calls), " ms each");
+  for (const auto& [hook, cost] : s.hooks->costs())
+    log::debug("hook ", hook, ": ", cost.calls, " calls, ",
+               1e3 * cost.seconds / static_cast<double>(cost.calls), " ms each");
   return s.result;
 }
 

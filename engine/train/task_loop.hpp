@@ -31,17 +31,14 @@ struct LoopOptions {
   TrainOptions train;
   std::uint64_t seed = 1;
   std::int64_t eval_batch = 64;
-  std::int64_t snapshot_every = 100;  ///< optimizer steps between snapshots inside a stage; 0 = boundaries only
-  std::int64_t stop_after = 0;        ///< stages to run in this call; 0 = all
-  bool evaluate_base = true;          ///< row 0
-  std::filesystem::path cell_cache;   ///< folder of cells shared between runs; empty = none
-  std::string engine_hash;            ///< of the code that computes a cell: part of its key
-};
-
-/// Thrown after the state was saved.
-class Interrupted : public std::exception {
- public:
-  const char* what() const noexcept override { return "interrupted; the state is saved"; }
+  std::int64_t snapshot_every =
+      100;                      ///< optimizer steps between snapshots inside a stage; 0 = boundaries only
+  std::int64_t stop_after = 0;  ///< stages to run in this call; 0 = all
+  bool evaluate_base = true;    ///< row 0
+  std::filesystem::path cell_cache;  ///< folder of cells shared between runs; empty = none
+  std::string engine_hash;           ///< of the code that computes a cell: part of its key
+  std::string
+      strategy_hash;  ///< of the strategy's name, settings and plugin, which its predictions may depend on
 };
 
 /// What the loop works on. All references outlive it.
@@ -49,7 +46,7 @@ struct LoopParts {
   Mllm& model;
   std::string model_hash;
   std::vector<StreamTask>& tasks;
-  FeatureStore* features = nullptr;  ///< null when a strategy changes the tower
+  FeatureStore* features = nullptr;  ///< what the frozen tower says about each picture
   DecodeText decode;
   RunDir& run;
 };

@@ -1,5 +1,5 @@
-// Elastic weight consolidation (Kirkpatrick et al. 2017): parameters that mattered to earlier tasks are tied to where
-// those tasks left them, by a spring as stiff as the diagonal of their Fisher information.
+// Elastic weight consolidation (Kirkpatrick et al. 2017): parameters that mattered to earlier tasks are tied
+// to where those tasks left them, by a spring as stiff as the diagonal of their Fisher information.
 #include <ATen/core/grad_mode.h>
 
 #include "mcit/errors.hpp"
@@ -14,8 +14,8 @@ using namespace mcit;
 ///
 /// A sum of springs is one spring: with F = Σ_τ F_τ and a = Σ_τ F_τ θ*_τ / F, per coordinate,
 ///   Σ_τ F_τ (θ − θ*_τ)² = F (θ − a)² + c,   c = Σ_τ F_τ θ*_τ² − F a²,
-/// so gradient and value of the summed penalty are exact with two numbers a parameter. F, a and c are kept up to date by
-/// the weighted mean's recurrence, whose terms never cancel.
+/// so gradient and value of the summed penalty are exact with two numbers a parameter. F, a and c are kept up
+/// to date by the weighted mean's recurrence, whose terms never cancel.
 class Springs {
  public:
   void attach(Parameters parameters) {
@@ -38,7 +38,8 @@ class Springs {
     tight_ = true;
   }
 
-  /// Online form (Schwarz et al. 2018): old springs weaken by gamma and all are fastened anew where the parameters are.
+  /// Online form (Schwarz et al. 2018): old springs weaken by gamma and all are fastened anew where the
+  /// parameters are.
   void refasten(const std::vector<Tensor>& fisher, double gamma) {
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
       fisher_[i].mul_(gamma).add_(fisher[i]);
@@ -47,7 +48,8 @@ class Springs {
     tight_ = true;
   }
 
-  /// .grad += strength · F (θ − a), without a graph. @return the penalty's value when `measure` is set, else 0
+  /// .grad += strength · F (θ − a), without a graph. @return the penalty's value when `measure` is set, else
+  /// 0
   double pull(double strength, bool measure) const {
     if (!tight_ || parameters_.empty()) return 0.0;
     std::vector<Tensor> values, grads;
@@ -60,7 +62,8 @@ class Springs {
     at::_foreach_addcmul_(grads, fisher_, shift, strength);
     if (!measure) return 0.0;
     double value = offset_;
-    for (std::size_t i = 0; i < shift.size(); ++i) value += (fisher_[i] * shift[i].square()).sum().to(at::kDouble).item<double>();
+    for (std::size_t i = 0; i < shift.size(); ++i)
+      value += (fisher_[i] * shift[i].square()).sum().to(at::kDouble).item<double>();
     return 0.5 * strength * value;
   }
 
@@ -96,10 +99,14 @@ class Springs {
 class Ewc final : public Strategy {
  public:
   Ewc(const Params& params, Host& host)
-      : host_(host), learner_(parts::Learner::lora(params)), lambda_(params.number("lambda", 5000.0)),
-        online_(params.flag("online", false)), gamma_(params.number("gamma", 1.0)),
+      : host_(host),
+        learner_(parts::Learner::lora(params)),
+        lambda_(params.number("lambda", 5000.0)),
+        online_(params.flag("online", false)),
+        gamma_(params.number("gamma", 1.0)),
         per_sample_(params.choice("fisher", "per_sample", {"per_sample", "batch_mean"}) == "per_sample"),
-        fisher_batches_(params.integer("fisher_batches", 50)), fisher_batch_(params.integer("fisher_batch", 4)),
+        fisher_batches_(params.integer("fisher_batches", 50)),
+        fisher_batch_(params.integer("fisher_batch", 4)),
         record_every_(params.integer("record_every", 10)) {
     if (!(lambda_ >= 0.0)) throw ConfigError("strategy.lambda", "must not be negative");
     if (!(gamma_ >= 0.0 && gamma_ <= 1.0)) throw ConfigError("strategy.gamma", "must lie between 0 and 1");
@@ -123,8 +130,10 @@ class Ewc final : public Strategy {
   void after_task(const Task&, Batches& batches, Backbone& backbone) override {
     const std::vector<Tensor> fisher = measure_fisher(batches, backbone);
     const at::NoGradGuard no_grad;
-    if (online_) springs_.refasten(fisher, gamma_);
-    else springs_.add(fisher);
+    if (online_)
+      springs_.refasten(fisher, gamma_);
+    else
+      springs_.add(fisher);
   }
 
   Parameters parameters() const override { return learner_.parameters(); }
@@ -145,8 +154,8 @@ class Ewc final : public Strategy {
   std::int64_t stored_parameters() const override { return learner_.size(); }  // F and a serve training only
 
  private:
-  /// Mean squared gradient of the answer loss over examples spread evenly over the stage: of each example by itself, or,
-  /// with fisher = "batch_mean", of the mean over each batch.
+  /// Mean squared gradient of the answer loss over examples spread evenly over the stage: of each example by
+  /// itself, or, with fisher = "batch_mean", of the mean over each batch.
   std::vector<Tensor> measure_fisher(Batches& batches, Backbone& backbone) const {
     const Parameters parameters = learner_.parameters();
     std::vector<Tensor> fisher;
@@ -175,7 +184,8 @@ class Ewc final : public Strategy {
     return fisher;
   }
 
-  static void add_square(const Batch& batch, const Parameters& parameters, Backbone& backbone, const std::vector<Tensor>& fisher) {
+  static void add_square(const Batch& batch, const Parameters& parameters, Backbone& backbone,
+                         const std::vector<Tensor>& fisher) {
     answer_loss(backbone.forward(batch)).backward();
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -197,4 +207,6 @@ class Ewc final : public Strategy {
 
 }  // namespace
 
-MCIT_PLUGIN("mcit-ewc", MCIT_VERSION, mcit::strategy<Ewc>("ewc", "Elastic weight consolidation: a Fisher-weighted pull towards earlier solutions"))
+MCIT_PLUGIN("mcit-ewc", MCIT_VERSION,
+            mcit::strategy<Ewc>(
+                "ewc", "Elastic weight consolidation: a Fisher-weighted pull towards earlier solutions"))

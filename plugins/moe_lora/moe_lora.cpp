@@ -10,9 +10,10 @@ using namespace mcit;
 parts::Learner expert_learner(const Params& params) {
   const std::int64_t experts = params.integer("experts", 8);
   const parts::LoraOptions options = parts::LoraOptions::read(params);
-  return parts::Learner(params, "moe_lora", [=](const Site& site, const at::Generator& generator) -> AdapterPtr {
-    return std::make_shared<parts::ExpertMixture>(site, experts, options, generator);
-  });
+  return parts::Learner(params, "moe_lora",
+                        [=](const Site& site, const at::Generator& generator) -> AdapterPtr {
+                          return std::make_shared<parts::ExpertMixture>(site, experts, options, generator);
+                        });
 }
 
 class MoeLora final : public Strategy {
@@ -33,4 +34,6 @@ class MoeLora final : public Strategy {
 
 }  // namespace
 
-MCIT_PLUGIN("mcit-moe-lora", MCIT_VERSION, mcit::strategy<MoeLora>("moe_lora", "MoE-LoRA (CoIN): a dense mixture of LoRA experts behind a router"))
+MCIT_PLUGIN("mcit-moe-lora", MCIT_VERSION,
+            mcit::strategy<MoeLora>("moe_lora",
+                                    "MoE-LoRA (CoIN): a dense mixture of LoRA experts behind a router"))

@@ -11,23 +11,30 @@ using namespace mcit;
 class Replay final : public Strategy {
  public:
   Replay(const Params& params, Host& host)
-      : host_(host), learner_(parts::Learner::lora(params)), replay_batch_(params.integer("replay_batch", 16)),
+      : host_(host),
+        learner_(parts::Learner::lora(params)),
+        replay_batch_(params.integer("replay_batch", 16)),
         buffer_(params.integer("buffer", 200), 0) {
-    if (replay_batch_ < 1) throw ConfigError("strategy.replay_batch", "must be at least 1", "use the strategy 'sequential' for no replay");
+    if (replay_batch_ < 1)
+      throw ConfigError("strategy.replay_batch", "must be at least 1",
+                        "use the strategy 'sequential' for no replay");
   }
 
-  void on_stream_begin(const StreamInfo& stream) override { buffer_ = parts::Reservoir(buffer_.capacity(), stream.seed); }
+  void on_stream_begin(const StreamInfo& stream) override {
+    buffer_ = parts::Reservoir(buffer_.capacity(), stream.seed);
+  }
 
   void attach(Backbone& backbone) override { learner_.attach(backbone, host_.generator()); }
 
   /// B ∪ M: the loss is then the mean over the supervised tokens of both.
   void before_forward(Step& step) override {
-    for (ExamplePtr& example : buffer_.draw(replay_batch_, {step.task.index, step.number, step.micro_step}, host_))
+    for (ExamplePtr& example :
+         buffer_.draw(replay_batch_, {step.task.index, step.number, step.micro_step}, host_))
       step.batch.examples.push_back(std::move(example));
   }
 
-  /// Each training example of the stage is offered once, after the stage: while it trains, the buffer holds earlier
-  /// stages only.
+  /// Each training example of the stage is offered once, after the stage: while it trains, the buffer holds
+  /// earlier stages only.
   void after_task(const Task&, Batches& batches, Backbone&) override {
     for (Batch batch; batches.next(batch);)
       for (const ExamplePtr& example : batch.examples) buffer_.add(example);
@@ -59,4 +66,5 @@ class Replay final : public Strategy {
 
 }  // namespace
 
-MCIT_PLUGIN("mcit-replay", MCIT_VERSION, mcit::strategy<Replay>("replay", "Experience replay from a reservoir of earlier examples"))
+MCIT_PLUGIN("mcit-replay", MCIT_VERSION,
+            mcit::strategy<Replay>("replay", "Experience replay from a reservoir of earlier examples"))

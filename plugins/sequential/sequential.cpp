@@ -25,4 +25,5 @@ class Sequential final : public Strategy {
 }  // namespace
 
 MCIT_PLUGIN("mcit-sequential", MCIT_VERSION,
-            mcit::strategy<Sequential>("sequential", "Fine-tuning on each task in turn (LoRA, or full = true)"))
+            mcit::strategy<Sequential>("sequential",
+                                       "Fine-tuning on each task in turn (LoRA, or full = true)"))

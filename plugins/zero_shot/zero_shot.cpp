@@ -13,10 +13,14 @@ class ZeroShot final : public Strategy {
   Parameters parameters() const override { return {}; }
   StateDict state() const override { return {}; }
   void load_state(const StateDict& state) override {
-    if (!state.empty()) throw CheckpointError(state.begin()->first, "in the state, but zero_shot keeps nothing", "the state belongs to another strategy");
+    if (!state.empty())
+      throw CheckpointError(state.begin()->first, "in the state, but zero_shot keeps nothing",
+                            "the state belongs to another strategy");
   }
 };
 
 }  // namespace
 
-MCIT_PLUGIN("mcit-zero-shot", MCIT_VERSION, mcit::strategy<ZeroShot>("zero_shot", "The untrained base: nothing is learnt, nothing is forgotten"))
+MCIT_PLUGIN("mcit-zero-shot", MCIT_VERSION,
+            mcit::strategy<ZeroShot>("zero_shot",
+                                     "The untrained base: nothing is learnt, nothing is forgotten"))

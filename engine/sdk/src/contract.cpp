@@ -1,4 +1,5 @@
-// Key functions and defaults of the contract: defined once, here, so that types are the same on both sides of a plugin.
+// Key functions and defaults of the contract: defined once, here, so that types are the same on both sides of
+// a plugin.
 #include <torch/types.h>
 
 #include "mcit/errors.hpp"
@@ -27,7 +28,8 @@ std::int64_t Strategy::stored_parameters() const {
 }
 
 Tensor answer_loss(const Forward& out) {
-  if (out.logits.size(0) == 0) throw Error("loss", "no row of the batch has a label", "every example needs an answer");
+  if (out.logits.size(0) == 0)
+    throw Error("loss", "no row of the batch has a label", "every example needs an answer");
   return at::cross_entropy_loss(out.logits, out.targets);
 }
 
@@ -50,11 +52,14 @@ void Site::attach(const std::string& adapter_name, AdapterPtr adapter) {
   if (find(adapter_name)) throw Error(name_, "an adapter named '" + adapter_name + "' is attached already");
   const Tensor down = adapter->down(), up = adapter->up(), route = adapter->route();
   if (down.dim() != 2 || down.size(1) != in())
-    throw Error(name_, "adapter '" + adapter_name + "' reads another width than the site's " + std::to_string(in()));
+    throw Error(name_,
+                "adapter '" + adapter_name + "' reads another width than the site's " + std::to_string(in()));
   if (up.dim() != 2 || up.size(0) != out())
-    throw Error(name_, "adapter '" + adapter_name + "' writes another width than the site's " + std::to_string(out()));
+    throw Error(name_, "adapter '" + adapter_name + "' writes another width than the site's " +
+                           std::to_string(out()));
   if (route.defined() && (route.dim() != 2 || route.size(1) != in()))
-    throw Error(name_, "the router of adapter '" + adapter_name + "' reads another width than the site's " + std::to_string(in()));
+    throw Error(name_, "the router of adapter '" + adapter_name + "' reads another width than the site's " +
+                           std::to_string(in()));
   entries_.push_back({adapter_name, std::move(adapter), true});
   refresh();
 }

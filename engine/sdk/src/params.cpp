@@ -31,6 +31,15 @@ T Params::get(std::string_view key, T fallback, const char* kind) const {
           value = static_cast<double>(*whole);
           converted = true;
         }
+      } else if constexpr (std::is_same_v<T, std::vector<double>>) {  // a single value is an array of one
+        if (const auto* whole = std::get_if<std::int64_t>(&found->second))
+          value = {static_cast<double>(*whole)}, converted = true;
+        if (const auto* single = std::get_if<double>(&found->second)) value = {*single}, converted = true;
+      } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+        if (const auto* single = std::get_if<std::string>(&found->second))
+          value = {*single}, converted = true;
+        const auto* empty = std::get_if<std::vector<double>>(&found->second);  // what [] is read as
+        if (empty != nullptr && empty->empty()) value.clear(), converted = true;
       }
       if (!converted) throw ConfigError(where_ + "." + name, std::string("expected ") + kind);
     }
@@ -59,7 +68,8 @@ std::string Params::choice(std::string_view key, std::string_view fallback,
   std::string value = text(key, fallback);
   for (const std::string& candidate : allowed)
     if (candidate == value) return value;
-  throw ConfigError(where_ + "." + std::string(key), "unknown value '" + value + "'", suggestion(value, allowed));
+  throw ConfigError(where_ + "." + std::string(key), "unknown value '" + value + "'",
+                    suggestion(value, allowed));
 }
 
 void Params::finish() const {

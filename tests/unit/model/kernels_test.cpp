@@ -14,12 +14,16 @@ Tensor leaf(at::IntArrayRef shape, std::uint64_t seed) {
   return at::randn(shape, generator, at::TensorOptions(at::kFloat)).set_requires_grad(true);
 }
 
-double worst(const Tensor& a, const Tensor& b) { return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>(); }
+double worst(const Tensor& a, const Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
 
-/// The float kernel and the double composition agree, and so do the gradients of a weighted sum of the outputs.
+/// The float kernel and the double composition agree, and so do the gradients of a weighted sum of the
+/// outputs.
 void compare(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs) {
   std::vector<Tensor> wide;
-  for (const Tensor& x : inputs) wide.push_back(x.detach().to(at::kDouble).set_requires_grad(x.requires_grad()));
+  for (const Tensor& x : inputs)
+    wide.push_back(x.detach().to(at::kDouble).set_requires_grad(x.requires_grad()));
   const Tensor y = f(inputs), reference = f(wide);
   CHECK(worst(y, reference) < 1e-5);
   const Tensor weight = at::linspace(-1.0, 1.0, y.numel(), at::kFloat).view(y.sizes());
@@ -47,7 +51,8 @@ class Gate final : public Adapter {  // an expert mixture in small: two experts 
 }  // namespace
 
 TEST_CASE("rms_norm") {
-  compare([](const std::vector<Tensor>& in) { return kernels::rms_norm(in[0], in[1], 1e-5); }, {leaf({70, 24}, 1), leaf({24}, 2)});
+  compare([](const std::vector<Tensor>& in) { return kernels::rms_norm(in[0], in[1], 1e-5); },
+          {leaf({70, 24}, 1), leaf({24}, 2)});
 }
 
 TEST_CASE("swiglu") {
@@ -56,10 +61,12 @@ TEST_CASE("swiglu") {
 
 TEST_CASE("rotary turns the first heads and leaves the rest") {
   const Tensor angle = leaf({9, 4}, 5).detach();
-  compare([&](const std::vector<Tensor>& in) {
-    // times one: the kernel works in place on a value that is no leaf
-    return kernels::rotary(in[0] * 1.0, angle.cos(), angle.sin(), 2, 8);
-  }, {leaf({9, 24}, 4)});
+  compare(
+      [&](const std::vector<Tensor>& in) {
+        // times one: the kernel works in place on a value that is no leaf
+        return kernels::rotary(in[0] * 1.0, angle.cos(), angle.sin(), 2, 8);
+      },
+      {leaf({9, 24}, 4)});
 }
 
 TEST_CASE("packed attention: even, padded and split layouts are one function") {
@@ -70,10 +77,14 @@ TEST_CASE("packed attention: even, padded and split layouts are one function") {
       std::vector<Tensor> outs;
       std::int64_t at = 0;
       for (const std::int64_t n : lengths) {
-        const Tensor q = in[0].narrow(0, at, n).transpose(0, 1), k = in[1].narrow(0, at, n).transpose(0, 1).repeat_interleave(2, 0), v = in[2].narrow(0, at, n).transpose(0, 1).repeat_interleave(2, 0);
+        const Tensor q = in[0].narrow(0, at, n).transpose(0, 1),
+                     k = in[1].narrow(0, at, n).transpose(0, 1).repeat_interleave(2, 0),
+                     v = in[2].narrow(0, at, n).transpose(0, 1).repeat_interleave(2, 0);
         const Tensor scores = at::matmul(q, k.transpose(1, 2)) / std::sqrt(8.0);
         const Tensor hidden = at::ones({n, n}, at::kBool).triu(1);
-        outs.push_back(at::matmul(at::softmax(scores.masked_fill(hidden, -1e30), -1), v).transpose(0, 1).reshape({n, 32}));
+        outs.push_back(at::matmul(at::softmax(scores.masked_fill(hidden, -1e30), -1), v)
+                           .transpose(0, 1)
+                           .reshape({n, 32}));
         at += n;
       }
       return at::cat(outs);
@@ -107,6 +118,7 @@ TEST_CASE("site_linear: frozen and trained weights, adapters with and without a 
     };
     Tensor weight = leaf({10, 5}, 11);
     weight.set_requires_grad(train_weight);
-    compare(run, {leaf({12, 5}, 10), weight, leaf({4, 5}, 12), leaf({6, 4}, 13), leaf({2, 5}, 14), leaf({4, 5}, 15), leaf({4, 4}, 16), leaf({2, 5}, 17)});
+    compare(run, {leaf({12, 5}, 10), weight, leaf({4, 5}, 12), leaf({6, 4}, 13), leaf({2, 5}, 14),
+                  leaf({4, 5}, 15), leaf({4, 4}, 16), leaf({2, 5}, 17)});
   }
 }

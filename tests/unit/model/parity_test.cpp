@@ -1,5 +1,6 @@
-// The llava and clip folders of tests/parity hold tiny checkpoints and what transformers 5.23.0 and PEFT 0.21.2 computed
-// from them on the CPU in float32 (tests/parity/README.md). Tolerances are the fixtures' own "suggested_atol".
+// The llava and clip folders of tests/parity hold tiny checkpoints and what transformers 5.23.0 and PEFT
+// 0.21.2 computed from them on the CPU in float32 (tests/parity/README.md). Tolerances are the fixtures' own
+// "suggested_atol".
 #include <filesystem>
 
 #include "model/mllm.hpp"
@@ -15,7 +16,9 @@ namespace {
 const std::filesystem::path kFixtures = std::filesystem::path(MCIT_SOURCE_DIR) / "tests" / "parity";
 constexpr double kLlavaTolerance = 3.3e-5, kClipTolerance = 2e-5;
 
-double worst(const Tensor& a, const Tensor& b) { return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>(); }
+double worst(const Tensor& a, const Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
 
 /// One unpadded row of token ids as an example; labels (not shifted, -100 where masked) are optional.
 ExamplePtr example_of(const Tensor& ids, const Tensor& labels = {}) {
@@ -25,7 +28,8 @@ ExamplePtr example_of(const Tensor& ids, const Tensor& labels = {}) {
   out->prompt_length = ids.numel();
   out->labels.assign(out->tokens.size(), -100);
   if (labels.defined())
-    for (std::size_t i = 0; i + 1 < out->tokens.size(); ++i) out->labels[i] = labels[static_cast<std::int64_t>(i) + 1].item<std::int64_t>();
+    for (std::size_t i = 0; i + 1 < out->tokens.size(); ++i)
+      out->labels[i] = labels[static_cast<std::int64_t>(i) + 1].item<std::int64_t>();
   return out;
 }
 
@@ -34,7 +38,9 @@ class PlainLora final : public Adapter {
   PlainLora(Tensor a, Tensor b, double scale) : a_(std::move(a)), b_(std::move(b)), scale_(scale) {}
   Tensor down() const override { return a_; }
   Tensor up() const override { return b_; }
-  Tensor mix(const Tensor& z, const Tensor&, RouteContext&, const std::string&) const override { return z * scale_; }
+  Tensor mix(const Tensor& z, const Tensor&, RouteContext&, const std::string&) const override {
+    return z * scale_;
+  }
   Parameters parameters() const override { return {{"lora_A.weight", a_}, {"lora_B.weight", b_}}; }
 
  private:
@@ -52,7 +58,8 @@ Parameters apply_adapter(Mllm& model, const std::filesystem::path& folder) {
     if (const auto at = name.find(".lora_A.weight"); at != std::string::npos) {
       const std::string b = key.substr(0, key.size() - std::string("lora_A.weight").size()) + "lora_B.weight";
       const Tensor up = saved.at(b).clone(), down = tensor.clone();
-      for (Site* site : model.sites("/^" + name.substr(0, at) + "$/")) site->attach("lora", std::make_shared<PlainLora>(down, up, 8.0 / 4.0));
+      for (Site* site : model.sites("/^" + name.substr(0, at) + "$/"))
+        site->attach("lora", std::make_shared<PlainLora>(down, up, 8.0 / 4.0));
       out.push_back({key, down});
       out.push_back({b, up});
     } else if (name.find(".lora_B.") == std::string::npos) {
@@ -80,12 +87,14 @@ TEST_CASE("llava: logits, features, greedy answers") {
   const Tensor mask = e.at("batch_input.attention_mask"), ids = e.at("batch_input.input_ids");
   const Tensor both = model->vision_features(e.at("batch_input.pixel_values"));
   Batch batch;
-  for (std::int64_t b = 0; b < 2; ++b) batch.examples.push_back(example_of(ids[b].masked_select(mask[b] == 1)));
+  for (std::int64_t b = 0; b < 2; ++b)
+    batch.examples.push_back(example_of(ids[b].masked_select(mask[b] == 1)));
   const Tensor packed = model->all_logits(batch, both);
   std::int64_t row = 0;
   for (std::int64_t b = 0; b < 2; ++b) {
     const std::int64_t length = mask[b].sum().item<std::int64_t>(), padded = mask.size(1);
-    CHECK(worst(packed.narrow(0, row, length), e.at("batch_logits")[b].narrow(0, padded - length, length)) < kLlavaTolerance);
+    CHECK(worst(packed.narrow(0, row, length), e.at("batch_logits")[b].narrow(0, padded - length, length)) <
+          kLlavaTolerance);
     row += length;
   }
 
@@ -94,7 +103,9 @@ TEST_CASE("llava: logits, features, greedy answers") {
   Prefill prefill = model->prefill(batch, 12);
   const auto answers = model->decode(prefill, 12, nullptr, OnEnd::keep);
   for (std::int64_t b = 0; b < 2; ++b)
-    for (std::int64_t i = 0; i < 12; ++i) CHECK(answers[static_cast<std::size_t>(b)][static_cast<std::size_t>(i)] == e.at("batch_generated_ids")[b][i].item<std::int64_t>());
+    for (std::int64_t i = 0; i < 12; ++i)
+      CHECK(answers[static_cast<std::size_t>(b)][static_cast<std::size_t>(i)] ==
+            e.at("batch_generated_ids")[b][i].item<std::int64_t>());
   CHECK(model->decode(prefill, 12, nullptr, OnEnd::keep) == answers);  // a prefill may be decoded again
 }
 
@@ -123,13 +134,15 @@ TEST_CASE("llava: loss, adapter, gradients and AdamW steps equal PEFT's") {
     features = model->vision_features(e.at("input.pixel_values"));
   }
   Batch batch{{example_of(e.at("train_input.input_ids")[0], e.at("train_input.labels")[0])}};
-  CHECK(std::abs(answer_loss(model->forward_with(batch, features)).item<double>() - 6.505867004394531) < 1e-4);
+  CHECK(std::abs(answer_loss(model->forward_with(batch, features)).item<double>() - 6.505867004394531) <
+        1e-4);
 
   Parameters trained = apply_adapter(*model, kFixtures / "llava" / "adapter");
   {
     const at::NoGradGuard no_grad;
     Batch one{{example_of(e.at("input.input_ids")[0])}};
-    // The adapter amplifies rounding in a few rows: there the reference itself is 2.6e-5 off a float64 run, we 9e-5.
+    // The adapter amplifies rounding in a few rows: there the reference itself is 2.6e-5 off a float64 run,
+    // we 9e-5.
     CHECK(worst(model->all_logits(one, features), e.at("lora.logits")[0]) < 1e-4);
   }
   for (Parameter& p : trained) p.value.set_requires_grad(true);
@@ -152,7 +165,8 @@ TEST_CASE("llava: loss, adapter, gradients and AdamW steps equal PEFT's") {
 }
 
 TEST_CASE("llava: a saved folder reads back to the same bytes") {
-  const auto folder = std::filesystem::temp_directory_path() / ("mcit_save_test_" + std::to_string(::getpid()));
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("mcit_save_test_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
   auto model = Mllm::load(kFixtures / "llava" / "checkpoint");
   model->save(folder, at::kHalf, {{"note", "test"}});
@@ -172,7 +186,8 @@ TEST_CASE("clip: both towers and the logits") {
   const Tensor image = clip->embed_images(e.at("input.pixel_values"));
   std::vector<std::vector<std::int64_t>> texts;
   for (std::int64_t b = 0; b < 3; ++b) {
-    const Tensor row = e.at("input.input_ids")[b].masked_select(e.at("input.attention_mask")[b] == 1).contiguous();
+    const Tensor row =
+        e.at("input.input_ids")[b].masked_select(e.at("input.attention_mask")[b] == 1).contiguous();
     texts.emplace_back(row.const_data_ptr<std::int64_t>(), row.const_data_ptr<std::int64_t>() + row.numel());
   }
   const Tensor text = clip->embed_texts(texts);

@@ -189,6 +189,23 @@ TEST_CASE("Folders and files that cannot be read, and folders that are none, cos
   CHECK_THAT(reports[3].reason, ContainsSubstring("Permission denied"));
 }
 
+TEST_CASE("A folder that cannot be written serves its plugins all the same") {
+  const test::PluginFolder folder;
+  const fs::path file = folder.take("good");
+  ::chmod(file.c_str(), 0444);
+  ::chmod(folder.path().c_str(), 0555);
+  std::vector<PluginReport> reports;
+  {
+    const AsNobody nobody;
+    REQUIRE(::access(folder.path().c_str(), W_OK) != 0);
+    reports = catalogue_of({folder.path()}).reports();
+  }
+  ::chmod(folder.path().c_str(), 0755);
+  REQUIRE(reports.size() == 1);
+  CHECK(reports[0].status == PluginStatus::loaded);
+  CHECK(reports[0].reason.empty());
+}
+
 TEST_CASE("The search path: command line, settings, environment, the executable's own folder") {
   ::setenv("MCIT_PLUGIN_PATH", ":/e1::/e2:", 1);
   const std::vector<PluginFolder> folders = plugin_folders({"/c1", "/c2"}, {"/s"});

@@ -1,4 +1,5 @@
-// LoRA and the expert mixture against the equations they state, in float64 where a rounding error could hide a fault.
+// LoRA and the expert mixture against the equations they state, in float64 where a rounding error could hide
+// a fault.
 #include <cstring>
 
 #include "mcit/errors.hpp"
@@ -18,7 +19,9 @@ Tensor normal(at::IntArrayRef shape, std::uint64_t seed, at::ScalarType type = a
   return at::randn(shape, fake::generator(seed), at::TensorOptions(at::kDouble)).to(type);
 }
 
-Site make_site(at::ScalarType type = at::kDouble) { return Site("block.q_proj", normal({kOut, kIn}, 1, type), normal({kOut}, 2, type)); }
+Site make_site(at::ScalarType type = at::kDouble) {
+  return Site("block.q_proj", normal({kOut, kIn}, 1, type), normal({kOut}, 2, type));
+}
 
 /// Gives B values, so that the adapter does something.
 void fill_up(const Adapter& adapter, std::uint64_t seed) {
@@ -33,10 +36,13 @@ Tensor output(const Site& site, const Tensor& x) {
 
 bool same_bytes(const Tensor& a, const Tensor& b) {
   const Tensor x = a.detach().contiguous(), y = b.detach().contiguous();
-  return x.nbytes() == y.nbytes() && x.scalar_type() == y.scalar_type() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+  return x.nbytes() == y.nbytes() && x.scalar_type() == y.scalar_type() &&
+         std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
 }
 
-double worst(const Tensor& a, const Tensor& b) { return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>(); }
+double worst(const Tensor& a, const Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
 
 /// The mixture as CoIN's code runs it: one expert after another, each with a full-width output.
 Tensor loop_output(const Site& site, const ExpertMixture& mixture, const Tensor& x) {
@@ -56,9 +62,11 @@ TEST_CASE("a fresh adapter leaves the output's bytes alone") {
   for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
     Site site = make_site(type);
     const Tensor x = normal({kRows, kIn}, 3, type), before = output(site, x);
-    site.attach("lora", std::make_shared<Lora>(site, LoraOptions{.rank = 4, .alpha = 8.0}, fake::generator(4)));
+    site.attach("lora",
+                std::make_shared<Lora>(site, LoraOptions{.rank = 4, .alpha = 8.0}, fake::generator(4)));
     CHECK(same_bytes(output(site, x), before));
-    site.attach("moe", std::make_shared<ExpertMixture>(site, 4, LoraOptions{.rank = 8, .alpha = 16.0}, fake::generator(5)));
+    site.attach("moe", std::make_shared<ExpertMixture>(site, 4, LoraOptions{.rank = 8, .alpha = 16.0},
+                                                       fake::generator(5)));
     CHECK(same_bytes(output(site, x), before));
   }
 }
@@ -80,7 +88,8 @@ TEST_CASE("LoRA is W + s B A, with either scale") {
 
 TEST_CASE("A starts as PEFT or CoIN draws it, B at zero, from the generator alone") {
   const Site site("wide", at::zeros({8, 400}));
-  const Lora kaiming(site, {.rank = 50}, fake::generator(4)), again(site, {.rank = 50}, fake::generator(4)), other(site, {.rank = 50}, fake::generator(5));
+  const Lora kaiming(site, {.rank = 50}, fake::generator(4)), again(site, {.rank = 50}, fake::generator(4)),
+      other(site, {.rank = 50}, fake::generator(5));
   CHECK(same_bytes(kaiming.down(), again.down()));
   CHECK_FALSE(same_bytes(kaiming.down(), other.down()));
   const double bound = 1.0 / 20.0;  // 1 / sqrt(400), Kaiming-uniform with a = sqrt(5)
@@ -96,7 +105,8 @@ TEST_CASE("A starts as PEFT or CoIN draws it, B at zero, from the generator alon
 }
 
 TEST_CASE("adapters are float32 beside any base but a float64 one") {
-  for (const auto& [base, expected] : {std::pair{at::kDouble, at::kDouble}, std::pair{at::kFloat, at::kFloat}, std::pair{at::kBFloat16, at::kFloat}}) {
+  for (const auto& [base, expected] : {std::pair{at::kDouble, at::kDouble}, std::pair{at::kFloat, at::kFloat},
+                                       std::pair{at::kBFloat16, at::kFloat}}) {
     const Site site = make_site(base);
     const ExpertMixture mixture(site, 2, {.rank = 4}, fake::generator(1));
     for (const Parameter& p : mixture.parameters()) CHECK(p.value.scalar_type() == expected);
@@ -142,7 +152,8 @@ TEST_CASE("one expert is LoRA") {
 
 TEST_CASE("the fused mixture equals the loop over experts, in value and gradient") {
   Site site = make_site();
-  const auto mixture = std::make_shared<ExpertMixture>(site, 4, LoraOptions{.rank = 12, .alpha = 24.0}, fake::generator(4));
+  const auto mixture =
+      std::make_shared<ExpertMixture>(site, 4, LoraOptions{.rank = 12, .alpha = 24.0}, fake::generator(4));
   fill_up(*mixture, 6);
   site.attach("moe", mixture);
   const Tensor x = normal({kRows, kIn}, 3), seed = normal({kRows, kOut}, 7);
@@ -166,8 +177,10 @@ TEST_CASE("the fused mixture equals the loop over experts, in value and gradient
 
 TEST_CASE("the float32 kernel of the mixture equals its definition in float64") {
   const LoraOptions options{.rank = 12, .alpha = 30.0};
-  const ExpertMixture narrow(make_site(at::kFloat), 4, options, fake::generator(4)), wide(make_site(), 4, options, fake::generator(4));
-  // z and logits as a site hands them over: columns of one wider product, 700 rows so that two threads may share them
+  const ExpertMixture narrow(make_site(at::kFloat), 4, options, fake::generator(4)),
+      wide(make_site(), 4, options, fake::generator(4));
+  // z and logits as a site hands them over: columns of one wider product, 700 rows so that two threads may
+  // share them
   const auto run = [&](const ExpertMixture& mixture, at::ScalarType type) {
     Tensor product = normal({700, 20}, 8, type).set_requires_grad(true);
     const Tensor z = product.narrow(1, 3, 12), logits = product.narrow(1, 16, 4) * 3.0;
@@ -201,18 +214,25 @@ TEST_CASE("experts must divide the rank") {
 }
 
 TEST_CASE("settings of LoRA and their bounds") {
-  const auto read = [](std::map<std::string, Params::Value> values) { return LoraOptions::read(Params(std::move(values))); };
+  const auto read = [](std::map<std::string, Params::Value> values) {
+    return LoraOptions::read(Params(std::move(values)));
+  };
   CHECK(read({}).rank == 16);
   CHECK(read({}).scale() == 2.0);  // alpha = 2·rank, as in CoIN's family of scripts
   CHECK(read({{"rank", std::int64_t{64}}}).alpha == 128.0);
   CHECK(read({{"rank", std::int64_t{64}}, {"alpha", std::int64_t{16}}}).scale() == 0.25);
-  for (const auto& [key, value] : std::map<std::string, Params::Value>{{"rank", std::int64_t{0}}, {"alpha", 0.0}, {"dropout", 1.0}, {"dropout", -0.1}, {"init", std::string("xavier")}, {"init_std", -1.0}})
+  for (const auto& [key, value] : std::map<std::string, Params::Value>{{"rank", std::int64_t{0}},
+                                                                       {"alpha", 0.0},
+                                                                       {"dropout", 1.0},
+                                                                       {"dropout", -0.1},
+                                                                       {"init", std::string("xavier")},
+                                                                       {"init_std", -1.0}})
     CHECK_THROWS_AS(read({{key, value}}), ConfigError);
 }
 
 TEST_CASE("parameter counts of LLaVA-1.5-7B, nothing allocated") {
-  // 32 blocks of width 4096 and inner width 11008; rank 128, 8 experts; projector 1024 -> 4096 -> 4096 with biases.
-  // CoIN reports 350 M for MoELoRA; the exact sum is worked out in plugins/moe_lora/README.md.
+  // 32 blocks of width 4096 and inner width 11008; rank 128, 8 experts; projector 1024 -> 4096 -> 4096 with
+  // biases. CoIN reports 350 M for MoELoRA; the exact sum is worked out in plugins/moe_lora/README.md.
   const std::int64_t d = 4096, f = 11008, projector = 1024 * d + d + d * d + d;
   const LoraOptions options{.rank = 128, .alpha = 256.0};
   std::int64_t lora = 0, mixture = 0;
@@ -231,5 +251,6 @@ TEST_CASE("parameter counts of LLaVA-1.5-7B, nothing allocated") {
   };
   const LoraOptions small{.rank = 6};
   CHECK(held(Lora(make_site(), small, fake::generator(1))) == Lora::count(kIn, kOut, small));
-  CHECK(held(ExpertMixture(make_site(), 3, small, fake::generator(1))) == ExpertMixture::count(kIn, kOut, 3, small));
+  CHECK(held(ExpertMixture(make_site(), 3, small, fake::generator(1))) ==
+        ExpertMixture::count(kIn, kOut, 3, small));
 }

@@ -15,7 +15,9 @@ using namespace mcit::parts;
 
 namespace {
 
-AdapterPtr small_lora(const Site& site) { return std::make_shared<Lora>(site, LoraOptions{.rank = 2, .alpha = 4.0}, fake::generator(9)); }
+AdapterPtr small_lora(const Site& site) {
+  return std::make_shared<Lora>(site, LoraOptions{.rank = 2, .alpha = 4.0}, fake::generator(9));
+}
 
 std::string message_of(const std::function<void()>& action) {
   try {
@@ -26,7 +28,9 @@ std::string message_of(const std::function<void()>& action) {
   return "no error";
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 std::vector<std::int64_t> kept(const Reservoir& reservoir) {
   StateDict state;
@@ -79,7 +83,8 @@ TEST_CASE("a set names, freezes and silences its adapters") {
   CHECK(site->active().empty());
   set.set_active(true);
   CHECK(site->active().size() == 1);
-  CHECK_THROWS_AS(set.attach(backbone, "decoder", "second", small_lora), Error);  // its names would not be unique
+  CHECK_THROWS_AS(set.attach(backbone, "decoder", "second", small_lora),
+                  Error);  // its names would not be unique
 }
 
 TEST_CASE("base tensors are thawed once, in the backbone's groups") {
@@ -143,7 +148,8 @@ TEST_CASE("state is a copy, and loads all or nothing") {
   reshaped[last] = at::zeros({3, 3});
   integer[last] = state.at(last).to(at::kLong);
   CHECK(contains(message_of([&] { learner.load_state(missing); }), last + ": is missing"));
-  CHECK(contains(message_of([&] { learner.load_state(extra); }), "language_model.lora_C: in the state, but nothing here takes it"));
+  CHECK(contains(message_of([&] { learner.load_state(extra); }),
+                 "language_model.lora_C: in the state, but nothing here takes it"));
   CHECK(contains(message_of([&] { learner.load_state(reshaped); }), last + ": has shape [3, 3]"));
   CHECK(contains(message_of([&] { learner.load_state(integer); }), last + ": is of type"));
   for (const auto& [name, tensor] : learner.state()) CHECK(at::equal(tensor, spoilt.at(name)));
@@ -151,7 +157,8 @@ TEST_CASE("state is a copy, and loads all or nothing") {
 }
 
 TEST_CASE("the reservoir's content is the definition's") {
-  // Expected numbers: the class transcribed into Python (64-bit arithmetic by masking), seed 7, capacity 4, 20 examples.
+  // Expected numbers: the class transcribed into Python (64-bit arithmetic by masking), seed 7, capacity 4,
+  // 20 examples.
   Reservoir reservoir = filled(4, 7, numbered(20));
   CHECK(kept(reservoir) == std::vector<std::int64_t>{14, 15, 17, 16});
   CHECK(reservoir.seen() == 20);
@@ -164,8 +171,10 @@ TEST_CASE("the reservoir is uniform") {
   const std::vector<ExamplePtr> examples = numbered(100);
   std::vector<double> times(100, 0.0);
   for (std::uint64_t seed = 0; seed < 2000; ++seed)
-    for (const std::int64_t index : kept(filled(10, seed, examples))) times[static_cast<std::size_t>(index)] += 1.0;
-  // Each example is kept with probability 1/10; 99 degrees of freedom, whose 99.9 % quantile is 148.2 (chi-square table).
+    for (const std::int64_t index : kept(filled(10, seed, examples)))
+      times[static_cast<std::size_t>(index)] += 1.0;
+  // Each example is kept with probability 1/10; 99 degrees of freedom, whose 99.9 % quantile is 148.2
+  // (chi-square table).
   double chi_square = 0.0;
   for (const double n : times) chi_square += (n - 200.0) * (n - 200.0) / (200.0 * 0.9);
   CHECK(chi_square < 148.2);
@@ -189,7 +198,9 @@ TEST_CASE("a draw depends on its key and is never longer than the content") {
   const std::vector<ExamplePtr> examples = numbered(50);
   Reservoir reservoir = filled(20, 3, examples);
   fake::FakeHost host;
-  const auto draw = [&](std::int64_t step, std::int64_t micro) { return indices(reservoir.draw(6, {1, step, micro}, host)); };
+  const auto draw = [&](std::int64_t step, std::int64_t micro) {
+    return indices(reservoir.draw(6, {1, step, micro}, host));
+  };
   CHECK(draw(4, 0) == draw(4, 0));
   CHECK(draw(4, 0) != draw(4, 1));
   CHECK(draw(4, 0) != draw(5, 0));
@@ -247,8 +258,10 @@ TEST_CASE("export writes PEFT's names and settings") {
   const PeftAdapter plain = export_peft(set, {}, "base \"x\"");
   REQUIRE(plain.tensors.size() == 2);
   const std::string site = "language_model.model.layers.0.mlp.down_proj";
-  CHECK(at::equal(plain.tensors.at("base_model.model." + site + ".lora_A.weight"), set.parameters()[0].value));
-  CHECK(plain.tensors.at("base_model.model." + site + ".lora_B.weight").sizes() == at::IntArrayRef({fake::kHidden, 2}));
+  CHECK(
+      at::equal(plain.tensors.at("base_model.model." + site + ".lora_A.weight"), set.parameters()[0].value));
+  CHECK(plain.tensors.at("base_model.model." + site + ".lora_B.weight").sizes() ==
+        at::IntArrayRef({fake::kHidden, 2}));
   // Keys and value types as PEFT 0.21 writes them in adapter_config.json.
   CHECK(plain.config == R"({
   "peft_type": "LORA",
@@ -269,15 +282,21 @@ TEST_CASE("export writes PEFT's names and settings") {
   "modules_to_save": null
 }
 )");
-  const PeftAdapter renamed = export_peft(set, connector, "b", [](const std::string& name) { return "model." + name; });
+  const PeftAdapter renamed =
+      export_peft(set, connector, "b", [](const std::string& name) { return "model." + name; });
   CHECK(renamed.tensors.contains("base_model.model.model." + site + ".lora_A.weight"));
   CHECK(renamed.tensors.contains("base_model.model.model.multi_modal_projector.linear_1.bias"));
-  CHECK(contains(renamed.config, "\"modules_to_save\": [\n    \"model.multi_modal_projector.linear_1\"\n  ]"));
+  CHECK(
+      contains(renamed.config, "\"modules_to_save\": [\n    \"model.multi_modal_projector.linear_1\"\n  ]"));
 
   AdapterSet mixtures;
-  mixtures.attach(backbone, "up_proj", "moe", [](const Site& s) -> AdapterPtr { return std::make_shared<ExpertMixture>(s, 2, LoraOptions{.rank = 4}, fake::generator(1)); });
+  mixtures.attach(backbone, "up_proj", "moe", [](const Site& s) -> AdapterPtr {
+    return std::make_shared<ExpertMixture>(s, 2, LoraOptions{.rank = 4}, fake::generator(1));
+  });
   CHECK_THROWS_AS(export_peft(mixtures, {}, "b"), Error);
   CHECK_THROWS_AS(export_peft({}, {}, "b"), Error);
-  set.attach(backbone, "/layers\\.1\\.mlp\\.down_proj/", "lora", [](const Site& s) -> AdapterPtr { return std::make_shared<Lora>(s, LoraOptions{.rank = 4}, fake::generator(1)); });
+  set.attach(backbone, "/layers\\.1\\.mlp\\.down_proj/", "lora", [](const Site& s) -> AdapterPtr {
+    return std::make_shared<Lora>(s, LoraOptions{.rank = 4}, fake::generator(1));
+  });
   CHECK_THROWS_AS(export_peft(set, {}, "b"), Error);
 }

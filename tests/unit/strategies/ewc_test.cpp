@@ -1,4 +1,5 @@
-// Elastic weight consolidation against its formula, written out with one Fisher matrix and one anchor per task.
+// Elastic weight consolidation against its formula, written out with one Fisher matrix and one anchor per
+// task.
 #include <torch/csrc/autograd/autograd.h>
 
 #include "unit/strategies/fake_backbone.hpp"
@@ -28,7 +29,8 @@ std::vector<Tensor> values_of(const Parameters& parameters) {
 }
 
 /// Mean of squared gradients, one for each group of `size` examples, through torch::autograd::grad.
-Anchor measure(Backbone& backbone, const Parameters& parameters, const std::vector<ExamplePtr>& examples, std::size_t size) {
+Anchor measure(Backbone& backbone, const Parameters& parameters, const std::vector<ExamplePtr>& examples,
+               std::size_t size) {
   Anchor out;
   for (const Parameter& p : parameters) {
     out.fisher.push_back(at::zeros_like(p.value.detach()));
@@ -36,8 +38,10 @@ Anchor measure(Backbone& backbone, const Parameters& parameters, const std::vect
   }
   const auto groups = static_cast<double>(examples.size() / size);
   for (std::size_t i = 0; i < examples.size(); i += size) {
-    const Batch batch{{examples.begin() + static_cast<std::ptrdiff_t>(i), examples.begin() + static_cast<std::ptrdiff_t>(i + size)}};
-    const auto grads = torch::autograd::grad({answer_loss(backbone.forward(batch))}, values_of(parameters), {}, std::nullopt, false, true);
+    const Batch batch{{examples.begin() + static_cast<std::ptrdiff_t>(i),
+                       examples.begin() + static_cast<std::ptrdiff_t>(i + size)}};
+    const auto grads = torch::autograd::grad({answer_loss(backbone.forward(batch))}, values_of(parameters),
+                                             {}, std::nullopt, false, true);
     for (std::size_t k = 0; k < grads.size(); ++k)
       if (grads[k].defined()) out.fisher[k] += grads[k] * grads[k] / groups;
   }
@@ -48,7 +52,8 @@ Anchor measure(Backbone& backbone, const Parameters& parameters, const std::vect
 Tensor penalty(const Parameters& parameters, const std::vector<Anchor>& anchors) {
   Tensor sum = at::zeros({}, at::kDouble);
   for (const Anchor& anchor : anchors)
-    for (std::size_t k = 0; k < parameters.size(); ++k) sum = sum + (anchor.fisher[k] * (parameters[k].value - anchor.values[k]).square()).sum();
+    for (std::size_t k = 0; k < parameters.size(); ++k)
+      sum = sum + (anchor.fisher[k] * (parameters[k].value - anchor.values[k]).square()).sum();
   return 0.5 * kLambda * sum;
 }
 
@@ -66,7 +71,8 @@ struct World {
     const Task task = run->task(3, kSteps);
     Parameters parameters = strategy->parameters();
     for (const Parameter& p : parameters) p.value.mutable_grad() = at::ones_like(p.value.detach());
-    Step step{.task = task, .number = 0, .backbone = backbone, .batch = {}, .out = {}, .trainable = parameters};
+    Step step{
+        .task = task, .number = 0, .backbone = backbone, .batch = {}, .out = {}, .trainable = parameters};
     const at::NoGradGuard no_grad;
     strategy->on_gradients(step);
     std::vector<Tensor> out;
@@ -86,8 +92,11 @@ void check_against_formula(World& world, const std::vector<Anchor>& anchors) {
   const std::vector<Tensor> pulled = world.pull();
   const Tensor value = penalty(parameters, anchors);
   std::vector<Tensor> expected;
-  if (value.requires_grad()) expected = torch::autograd::grad({value}, values_of(parameters));
-  else for (const Parameter& p : parameters) expected.push_back(at::zeros_like(p.value.detach()));  // no task yet
+  if (value.requires_grad())
+    expected = torch::autograd::grad({value}, values_of(parameters));
+  else
+    for (const Parameter& p : parameters)
+      expected.push_back(at::zeros_like(p.value.detach()));  // no task yet
   for (std::size_t k = 0; k < parameters.size(); ++k) {
     INFO(parameters[k].name);
     CHECK(worst(pulled[k], expected[k]) < 1e-12 * (1.0 + expected[k].abs().max().item<double>()));
@@ -102,7 +111,9 @@ void check_against_formula(World& world, const std::vector<Anchor>& anchors) {
 TEST_CASE("ewc: gradient and value are those of the sum over all earlier tasks") {
   for (const std::size_t size : {std::size_t{1}, std::size_t{4}}) {
     INFO(size);
-    World world({{"fisher", std::string(size == 1 ? "per_sample" : "batch_mean")}, {"fisher_batches", std::int64_t{3}}, {"fisher_batch", std::int64_t{4}}});
+    World world({{"fisher", std::string(size == 1 ? "per_sample" : "batch_mean")},
+                 {"fisher_batches", std::int64_t{3}},
+                 {"fisher_batch", std::int64_t{4}}});
     std::vector<Anchor> anchors;
     check_against_formula(world, anchors);  // no task yet: nothing pulls
     for (std::int64_t stage = 0; stage < 3; ++stage) {
@@ -119,7 +130,10 @@ TEST_CASE("ewc: gradient and value are those of the sum over all earlier tasks")
 
 TEST_CASE("ewc: the online form keeps one anchor and decays older Fisher values") {
   constexpr double kGamma = 0.5;
-  World world({{"online", true}, {"gamma", kGamma}, {"fisher_batches", std::int64_t{3}}, {"fisher_batch", std::int64_t{4}}});
+  World world({{"online", true},
+               {"gamma", kGamma},
+               {"fisher_batches", std::int64_t{3}},
+               {"fisher_batch", std::int64_t{4}}});
   Anchor running;
   for (std::int64_t stage = 0; stage < 3; ++stage) {
     world.run->train(stage, kSteps);
@@ -145,7 +159,8 @@ TEST_CASE("ewc: a parameter without a gradient is pulled as well, and memory doe
   const Task task = world.run->task(2, kSteps);
   const Parameters parameters = world.strategy->parameters();
   for (const Parameter& p : parameters) p.value.mutable_grad().reset();
-  Step step{.task = task, .number = 1, .backbone = world.backbone, .batch = {}, .out = {}, .trainable = parameters};
+  Step step{
+      .task = task, .number = 1, .backbone = world.backbone, .batch = {}, .out = {}, .trainable = parameters};
   const at::NoGradGuard no_grad;
   world.strategy->on_gradients(step);
   for (std::size_t k = 0; k < parameters.size(); ++k) {
@@ -172,14 +187,17 @@ TEST_CASE("ewc: a stiffer penalty stays nearer to the earlier solution") {
   const auto distance = [](double lambda) {
     fake::FakeBackbone backbone;
     fake::FakeHost host;
-    const fake::StrategyPtr strategy = fake::create("ewc", "ewc", host, {{"lambda", lambda}, {"rank", std::int64_t{4}}});
+    const fake::StrategyPtr strategy =
+        fake::create("ewc", "ewc", host, {{"lambda", lambda}, {"rank", std::int64_t{4}}});
     fake::Run run(*strategy, backbone, host, 2);
     run.train(0, 10);
     const StateDict before = strategy->state();
     run.train(1, 10);
     double sum = 0.0;
     for (const Parameter& p : strategy->parameters())
-      sum += (before.at("ewc.fisher." + p.name) * (p.value.detach() - before.at(p.name)).square()).sum().item<double>();
+      sum += (before.at("ewc.fisher." + p.name) * (p.value.detach() - before.at(p.name)).square())
+                 .sum()
+                 .item<double>();
     return sum;
   };
   // Strong, but below the 2 / (rate · F) at which plain gradient descent leaves a valley of curvature F.
@@ -188,6 +206,12 @@ TEST_CASE("ewc: a stiffer penalty stays nearer to the earlier solution") {
 
 TEST_CASE("ewc: settings out of range are refused") {
   fake::FakeHost host;
-  const std::vector<Settings> bad = {{{"lambda", -1.0}}, {{"gamma", 1.5}}, {{"fisher_batches", std::int64_t{0}}}, {{"fisher_batch", std::int64_t{0}}}, {{"record_every", std::int64_t{-1}}}, {{"fisher", std::string("exact")}}};
-  for (const Settings& settings : bad) CHECK_THROWS_AS(fake::create("ewc", "ewc", host, settings), ConfigError);
+  const std::vector<Settings> bad = {{{"lambda", -1.0}},
+                                     {{"gamma", 1.5}},
+                                     {{"fisher_batches", std::int64_t{0}}},
+                                     {{"fisher_batch", std::int64_t{0}}},
+                                     {{"record_every", std::int64_t{-1}}},
+                                     {{"fisher", std::string("exact")}}};
+  for (const Settings& settings : bad)
+    CHECK_THROWS_AS(fake::create("ewc", "ewc", host, settings), ConfigError);
 }

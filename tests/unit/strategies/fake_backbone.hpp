@@ -1,6 +1,6 @@
 #pragma once
-/// A backbone of a few linear sites, in float64 by default, with a host, batches and a training step beside it: small
-/// enough that every oracle of a strategy can be written out by hand.
+/// A backbone of a few linear sites, in float64 by default, with a host, batches and a training step beside
+/// it: small enough that every oracle of a strategy can be written out by hand.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/types.h>
@@ -21,11 +21,13 @@ constexpr std::int64_t kHidden = 8, kInner = 12, kVocabulary = 11, kVision = 5, 
 
 inline at::Generator generator(std::uint64_t seed) { return at::make_generator<at::CPUGeneratorImpl>(seed); }
 
-/// What a site computes, as Adapter's comment writes it: W x + b + Σ mix(A drop(x), R x) B, one adapter after another.
+/// What a site computes, as Adapter's comment writes it: W x + b + Σ mix(A drop(x), R x) B, one adapter after
+/// another.
 inline Tensor site_output(const Site& site, const Tensor& x, RouteContext& route, bool training = false) {
   Tensor y = at::linear(x, site.weight(), site.bias());
   for (const AdapterPtr& adapter : site.active()) {
-    const Tensor dropped = training && adapter->dropout() > 0.0 ? at::dropout(x, adapter->dropout(), true) : x;
+    const Tensor dropped =
+        training && adapter->dropout() > 0.0 ? at::dropout(x, adapter->dropout(), true) : x;
     const Tensor z = at::linear(dropped, adapter->down());
     const Tensor logits = adapter->route().defined() ? at::linear(x, adapter->route()) : Tensor();
     y = y + at::linear(adapter->mix(z, logits, route, site.name()), adapter->up());
@@ -38,7 +40,9 @@ class FakeBackbone final : public Backbone {
   explicit FakeBackbone(at::ScalarType type = at::kDouble) : type_(type) {
     at::Generator random = generator(20);
     const auto weight = [&](std::int64_t rows, std::int64_t columns) {
-      return (at::randn({rows, columns}, random, at::TensorOptions(at::kDouble)) / std::sqrt(static_cast<double>(columns))).to(type_);
+      return (at::randn({rows, columns}, random, at::TensorOptions(at::kDouble)) /
+              std::sqrt(static_cast<double>(columns)))
+          .to(type_);
     };
     embedding_ = weight(kVocabulary, kHidden) * 2.0;
     head_ = weight(kVocabulary, kHidden);
@@ -47,7 +51,8 @@ class FakeBackbone final : public Backbone {
       sites_.push_back(std::make_unique<Site>(layer + "up_proj", weight(kInner, kHidden)));
       sites_.push_back(std::make_unique<Site>(layer + "down_proj", weight(kHidden, kInner)));
     }
-    sites_.push_back(std::make_unique<Site>("multi_modal_projector.linear_1", weight(kHidden, kVision), weight(1, kHidden)[0]));
+    sites_.push_back(std::make_unique<Site>("multi_modal_projector.linear_1", weight(kHidden, kVision),
+                                            weight(1, kHidden)[0]));
     info_ = {"fake", kLayers, kHidden, kVocabulary, kVision, 1, 0};
   }
 
@@ -93,7 +98,8 @@ class FakeBackbone final : public Backbone {
       if (!example.image.empty()) x = at::where((ids == kImageToken).unsqueeze(1), connect(example.image), x);
       x = x + x.cumsum(0) / at::arange(1, rows + 1, x.options().requires_grad(false)).unsqueeze(1);
       for (std::size_t i = 0; i < kLayers; ++i)
-        x = x + site_output(*sites_[2 * i + 1], at::tanh(site_output(*sites_[2 * i], x, route_, training_)), route_, training_);
+        x = x + site_output(*sites_[2 * i + 1], at::tanh(site_output(*sites_[2 * i], x, route_, training_)),
+                            route_, training_);
       const Tensor scores = at::linear(x, head_);
       for (std::size_t row = 0; row < example.labels.size(); ++row) {
         if (example.labels[row] < 0) continue;
@@ -105,8 +111,12 @@ class FakeBackbone final : public Backbone {
     return {at::stack(logits), at::tensor(targets, at::kLong), at::tensor(sequence, at::kLong)};
   }
 
-  Tensor image_features(const Batch&) override { throw CheckpointError("image_features", "this model has no CLIP towers"); }
-  Tensor text_features(const Batch&) override { throw CheckpointError("text_features", "this model has no CLIP towers"); }
+  Tensor image_features(const Batch&) override {
+    throw CheckpointError("image_features", "this model has no CLIP towers");
+  }
+  Tensor text_features(const Batch&) override {
+    throw CheckpointError("text_features", "this model has no CLIP towers");
+  }
 
  private:
   static bool matches(std::string_view pattern, const std::string& name) {
@@ -120,7 +130,9 @@ class FakeBackbone final : public Backbone {
 
   /// The tower: a fixed function of the picture's name.
   Tensor connect(const std::string& image) {
-    const Tensor picture = at::randn({1, kVision}, generator(std::hash<std::string>{}(image)), at::TensorOptions(at::kDouble)).to(type_);
+    const Tensor picture =
+        at::randn({1, kVision}, generator(std::hash<std::string>{}(image)), at::TensorOptions(at::kDouble))
+            .to(type_);
     return site_output(*sites_.back(), picture, route_, training_);
   }
 
@@ -132,7 +144,8 @@ class FakeBackbone final : public Backbone {
   bool training_ = false;
 };
 
-/// `count` examples of a task: three prompt tokens, a picture for every other example, one or two answer tokens.
+/// `count` examples of a task: three prompt tokens, a picture for every other example, one or two answer
+/// tokens.
 inline std::vector<ExamplePtr> make_task(std::int64_t task, std::int64_t count) {
   std::vector<ExamplePtr> out;
   at::Generator random = generator(static_cast<std::uint64_t>(1000 + task));
@@ -147,7 +160,8 @@ inline std::vector<ExamplePtr> make_task(std::int64_t task, std::int64_t count) 
     if (!example->image.empty()) example->tokens[0] = kImageToken;
     example->prompt_length = 3;
     example->labels.assign(example->tokens.size(), -100);
-    for (std::size_t row = 2; row + 1 < example->tokens.size(); ++row) example->labels[row] = example->tokens[row + 1];
+    for (std::size_t row = 2; row + 1 < example->tokens.size(); ++row)
+      example->labels[row] = example->tokens[row + 1];
     out.push_back(std::move(example));
   }
   return out;
@@ -159,7 +173,8 @@ class FakeBatches final : public Batches {
   std::int64_t examples() const override { return static_cast<std::int64_t>(examples_.size()); }
   bool next(Batch& batch) override {
     batch.examples.clear();
-    for (std::int64_t i = 0; i < size_ && at_ < examples_.size(); ++i) batch.examples.push_back(examples_[at_++]);
+    for (std::int64_t i = 0; i < size_ && at_ < examples_.size(); ++i)
+      batch.examples.push_back(examples_[at_++]);
     return !batch.examples.empty();
   }
   void rewind(std::int64_t batch_size) override {
@@ -195,7 +210,8 @@ class FakeHost final : public Host {
 /// What the engine does for one strategy, with plain gradient descent: enough to see every hook at work.
 class Run {
  public:
-  Run(Strategy& strategy, FakeBackbone& backbone, FakeHost& host, std::int64_t tasks) : strategy_(strategy), backbone_(backbone), host_(host) {
+  Run(Strategy& strategy, FakeBackbone& backbone, FakeHost& host, std::int64_t tasks)
+      : strategy_(strategy), backbone_(backbone), host_(host) {
     for (std::int64_t t = 0; t < tasks; ++t) {
       host.tasks[t] = make_task(t, 12);
       stream_.tasks.push_back({"task" + std::to_string(t), 12, 12, {}});
@@ -232,12 +248,14 @@ class Run {
     Parameters trainable = strategy_.parameters();
     std::erase_if(trainable, [](const Parameter& p) { return !p.value.requires_grad(); });
     for (const Parameter& p : trainable) p.value.mutable_grad().reset();
-    Step step{.task = now, .number = number, .backbone = backbone_, .batch = {}, .out = {}, .trainable = trainable};
+    Step step{
+        .task = now, .number = number, .backbone = backbone_, .batch = {}, .out = {}, .trainable = trainable};
     std::vector<Batch> seen;
     for (step.micro_step = 0; step.micro_step < 2; ++step.micro_step) {
       step.batch.examples.clear();
       for (std::size_t i = 0; i < 3; ++i)
-        step.batch.examples.push_back(examples[(static_cast<std::size_t>(number * 2 + step.micro_step) * 3 + i) % examples.size()]);
+        step.batch.examples.push_back(
+            examples[(static_cast<std::size_t>(number * 2 + step.micro_step) * 3 + i) % examples.size()]);
       {
         const at::NoGradGuard no_grad;
         strategy_.before_forward(step);
@@ -272,7 +290,8 @@ class Run {
   Tensor outputs() {
     const at::NoGradGuard no_grad;
     Batch batch;
-    for (const auto& [t, examples] : host_.tasks) batch.examples.insert(batch.examples.end(), examples.begin(), examples.begin() + 4);
+    for (const auto& [t, examples] : host_.tasks)
+      batch.examples.insert(batch.examples.end(), examples.begin(), examples.begin() + 4);
     strategy_.select(batch, backbone_);
     return backbone_.forward(batch).logits;
   }

@@ -16,9 +16,12 @@ namespace mcit::fake {
 
 using StrategyPtr = std::unique_ptr<Strategy, void (*)(Strategy*)>;
 
-/// @param file name of the plugin; @param name of the strategy in it. Unknown settings throw, as in the engine.
-inline StrategyPtr create(const std::string& file, const std::string& name, Host& host, std::map<std::string, Params::Value> values = {}) {
-  void* library = ::dlopen((std::string(MCIT_BINARY_DIR) + "/lib/mcit/plugins/" + file + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
+/// @param file name of the plugin; @param name of the strategy in it. Unknown settings throw, as in the
+/// engine.
+inline StrategyPtr create(const std::string& file, const std::string& name, Host& host,
+                          std::map<std::string, Params::Value> values = {}) {
+  void* library = ::dlopen((std::string(MCIT_BINARY_DIR) + "/lib/mcit/plugins/" + file + ".so").c_str(),
+                           RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) throw std::runtime_error(::dlerror());
   const auto* plugin = static_cast<const mcit_plugin_descriptor*>(::dlsym(library, "mcit_plugin"));
   if (plugin == nullptr) throw std::runtime_error(::dlerror());

@@ -1,4 +1,5 @@
-// What every strategy promises, then what each one promises by itself. All in float64 on the backbone of fake_backbone.hpp.
+// What every strategy promises, then what each one promises by itself. All in float64 on the backbone of
+// fake_backbone.hpp.
 #include <cstring>
 #include <set>
 
@@ -34,13 +35,15 @@ std::vector<Case> every_strategy() {
           {"bounds", "joint", lora},
           {"replay", "replay", with({{"buffer", std::int64_t{7}}, {"replay_batch", std::int64_t{2}}})},
           {"ewc", "ewc", with({{"lambda", 3.0}, {"fisher_batches", std::int64_t{3}}})},
-          {"ewc", "ewc", with({{"lambda", 3.0}, {"online", true}, {"gamma", 0.5}, {"fisher", std::string("batch_mean")}})},
+          {"ewc", "ewc",
+           with({{"lambda", 3.0}, {"online", true}, {"gamma", 0.5}, {"fisher", std::string("batch_mean")}})},
           {"moe_lora", "moe_lora", with({{"experts", std::int64_t{2}}})}};
 }
 
 /// A strategy on its own backbone and host.
 struct World {
-  World(const Case& c, std::int64_t tasks) : strategy(fake::create(c.file, c.name, host, c.settings)), run(*strategy, backbone, host, tasks) {}
+  World(const Case& c, std::int64_t tasks)
+      : strategy(fake::create(c.file, c.name, host, c.settings)), run(*strategy, backbone, host, tasks) {}
   explicit World(const Case& c) : World(c, 3) {}
 
   fake::FakeBackbone backbone;
@@ -51,7 +54,8 @@ struct World {
 
 bool same_bytes(const Tensor& a, const Tensor& b) {
   const Tensor x = a.detach().contiguous(), y = b.detach().contiguous();
-  return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+  return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() &&
+         std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
 }
 
 bool same_state(const StateDict& a, const StateDict& b) {
@@ -154,9 +158,12 @@ TEST_CASE("every trained strategy lowers the loss of its last task") {
     INFO(c.name);
     World world(c, 2);
     const double before = mean_loss(world, 1);
-    for (std::size_t stage = 0; stage < world.run.stages().size(); ++stage) world.run.train(static_cast<std::int64_t>(stage), 20);
-    if (world.strategy->parameters().empty()) CHECK(mean_loss(world, 1) == before);
-    else CHECK(mean_loss(world, 1) < before - 0.02);
+    for (std::size_t stage = 0; stage < world.run.stages().size(); ++stage)
+      world.run.train(static_cast<std::int64_t>(stage), 20);
+    if (world.strategy->parameters().empty())
+      CHECK(mean_loss(world, 1) == before);
+    else
+      CHECK(mean_loss(world, 1) < before - 0.02);
   }
 }
 
@@ -205,7 +212,9 @@ TEST_CASE("joint trains one stage that holds every task") {
 }
 
 TEST_CASE("replay adds earlier tasks' examples to every micro-step, its own each time") {
-  const Case c{"replay", "replay", {{"rank", std::int64_t{4}}, {"buffer", std::int64_t{9}}, {"replay_batch", std::int64_t{4}}}};
+  const Case c{"replay",
+               "replay",
+               {{"rank", std::int64_t{4}}, {"buffer", std::int64_t{9}}, {"replay_batch", std::int64_t{4}}}};
   World world(c), plain({"sequential", "sequential", {{"rank", std::int64_t{4}}}});
   world.run.train(0, kSteps);
   plain.run.train(0, kSteps);
@@ -221,8 +230,10 @@ TEST_CASE("replay adds earlier tasks' examples to every micro-step, its own each
       std::vector<std::int64_t> draw;
       for (std::size_t i = 0; i < batch.size(); ++i) {
         const Example& example = *batch.examples[i];
-        if (i < 3) CHECK(example.task == 2);
-        else CHECK(example.task < 2);
+        if (i < 3)
+          CHECK(example.task == 2);
+        else
+          CHECK(example.task < 2);
         if (i >= 3) {
           draw.push_back(example.task * 100 + example.index);
           tasks.insert(example.task);
@@ -261,7 +272,8 @@ TEST_CASE("moe_lora trains experts and routers of every decoder linear") {
   // rank·(in + out) + experts·in at each site, and the connector
   CHECK(world.strategy->stored_parameters() == 4 * 8 * 20 + 2 * 4 * 8 + 2 * 4 * 12 + 5 * 8 + 8);
   fake::FakeHost host;
-  const fake::StrategyPtr uneven = fake::create("moe_lora", "moe_lora", host, {{"experts", std::int64_t{3}}, {"rank", std::int64_t{8}}});
+  const fake::StrategyPtr uneven =
+      fake::create("moe_lora", "moe_lora", host, {{"experts", std::int64_t{3}}, {"rank", std::int64_t{8}}});
   fake::FakeBackbone backbone;
   CHECK_THROWS_AS(uneven->attach(backbone), ConfigError);
 }

@@ -1,5 +1,6 @@
 #pragma once
-/// The model as a strategy sees it: named sites to put adapters on, base tensors to thaw, features to look at.
+/// The model as a strategy sees it: named sites to put adapters on, base tensors to thaw, features to look
+/// at.
 
 #include <memory>
 #include <span>
@@ -13,27 +14,31 @@ namespace mcit {
 
 /// How the rows of the current forward pass belong to sequences.
 struct RowLayout {
-  Tensor sequence;                      ///< [N] int64: sequence of each row
-  Tensor position;                      ///< [N] int64: position of each row in its sequence
-  Tensor first;                         ///< [B] int64: first row of each sequence
-  Tensor last;                          ///< [B] int64: last row of each sequence in this pass
-  std::vector<std::int64_t> lengths;    ///< [B] rows of each sequence in this pass
-  bool decoding = false;                ///< true when each sequence adds one generated token
+  Tensor sequence;                    ///< [N] int64: sequence of each row
+  Tensor position;                    ///< [N] int64: position of each row in its sequence
+  Tensor first;                       ///< [B] int64: first row of each sequence
+  Tensor last;                        ///< [B] int64: last row of each sequence in this pass
+  std::vector<std::int64_t> lengths;  ///< [B] rows of each sequence in this pass
+  bool decoding = false;              ///< true when each sequence adds one generated token
 };
 
-/// Routing of one batch. It travels with the forward pass, one entry per sequence, so that a batch may mix tasks.
+/// Routing of one batch. It travels with the forward pass, one entry per sequence, so that a batch may mix
+/// tasks.
 struct RouteContext {
   RowLayout rows;
-  std::vector<std::int64_t> task;  ///< [B] task used for routing: known in training, selected at inference; -1 unknown
-  std::map<std::string, Tensor> memo;  ///< per site name: what an adapter decided at prefill and reuses while decoding
+  std::vector<std::int64_t>
+      task;  ///< [B] task used for routing: known in training, selected at inference; -1 unknown
+  std::map<std::string, Tensor>
+      memo;  ///< per site name: what an adapter decided at prefill and reuses while decoding
 };
 
 /// The one form every adapter of this field takes at a linear site:
 ///
 ///     y += mix(drop(x) downᵀ, x routeᵀ) upᵀ
 ///
-/// LoRA scales, an expert mixture gates, a router picks. The site multiplies the rows of all its adapters' `down` and
-/// `route` in one GEMM with the group's other sites, so an adapter inherits the speed by describing itself.
+/// LoRA scales, an expert mixture gates, a router picks. The site multiplies the rows of all its adapters'
+/// `down` and `route` in one GEMM with the group's other sites, so an adapter inherits the speed by
+/// describing itself.
 class MCIT_EXPORT Adapter {
  public:
   Adapter() = default;
@@ -41,19 +46,26 @@ class MCIT_EXPORT Adapter {
   Adapter& operator=(const Adapter&) = delete;
   virtual ~Adapter();
 
-  virtual Tensor down() const = 0;                ///< [r, in]: A
-  virtual Tensor up() const = 0;                  ///< [out, k]: B
-  virtual Tensor route() const { return {}; }     ///< [e, in]: rows that read the input without dropout; may be undefined
-  virtual double dropout() const { return 0.0; }  ///< probability, applied to what `down` reads while training
+  virtual Tensor down() const = 0;  ///< [r, in]: A
+  virtual Tensor up() const = 0;    ///< [out, k]: B
+  virtual Tensor route() const {
+    return {};
+  }  ///< [e, in]: rows that read the input without dropout; may be undefined
+  virtual double dropout() const {
+    return 0.0;
+  }  ///< probability, applied to what `down` reads while training
 
   /// @param z      [N, r] = drop(x) downᵀ
   /// @param logits [N, e] = x routeᵀ, undefined without route()
   /// @param site   name of the site, the key for RouteContext::memo
   /// @return       [N, k], what multiplies upᵀ
-  virtual Tensor mix(const Tensor& z, const Tensor& logits, RouteContext& route, const std::string& site) const = 0;
+  /// N is the number of rows that reach the site: those of route.rows in the decoder's blocks, but fewer in
+  /// the top one while every adapter there is per_row(), and the pictures' rows in connector and tower.
+  virtual Tensor mix(const Tensor& z, const Tensor& logits, RouteContext& route,
+                     const std::string& site) const = 0;
 
-  /// Whether each row of mix() depends on its own row only. An adapter that pools over a sequence returns false, and the
-  /// top block then runs on all rows instead of the supervised ones.
+  /// Whether each row of mix() depends on its own row only. An adapter that pools over a sequence returns
+  /// false, and the top block then runs on all rows instead of the supervised ones.
   virtual bool per_row() const { return true; }
 
   /// Tensors of this adapter by local name ("lora_A.weight"), trainable or not.
@@ -61,8 +73,8 @@ class MCIT_EXPORT Adapter {
 };
 using AdapterPtr = std::shared_ptr<Adapter>;
 
-/// A linear layer of the backbone, under its Hugging Face module name. Adapters are added by composition: the base
-/// weight stays where it is.
+/// A linear layer of the backbone, under its Hugging Face module name. Adapters are added by composition: the
+/// base weight stays where it is.
 class MCIT_EXPORT Site {
  public:
   Site(std::string name, Tensor weight, Tensor bias = {});
@@ -108,13 +120,14 @@ struct Forward {
 MCIT_EXPORT Tensor answer_loss(const Forward& out);
 
 struct BackboneInfo {
-  std::string family;             ///< e.g. "llava"
-  std::int64_t layers = 0;        ///< decoder blocks
-  std::int64_t hidden = 0;        ///< decoder width d
+  std::string family;       ///< e.g. "llava"
+  std::int64_t layers = 0;  ///< decoder blocks
+  std::int64_t hidden = 0;  ///< decoder width d
   std::int64_t vocabulary = 0;
-  std::int64_t vision_hidden = 0; ///< tower width
-  std::int64_t image_tokens = 0;  ///< visual tokens per picture
-  std::int64_t feature_dim = 0;   ///< width of image_features()/text_features(); 0 when the folder has no CLIP towers
+  std::int64_t vision_hidden = 0;  ///< tower width
+  std::int64_t image_tokens = 0;   ///< visual tokens per picture
+  std::int64_t feature_dim =
+      0;  ///< width of image_features()/text_features(); 0 when the folder has no CLIP towers
 };
 
 class MCIT_EXPORT Backbone {
@@ -128,8 +141,8 @@ class MCIT_EXPORT Backbone {
   virtual at::Device device() const = 0;
   virtual at::ScalarType dtype() const = 0;  ///< of the frozen weights; adapters are kept in float32
 
-  /// Linear sites whose name matches: a list of suffixes "q_proj,v_proj" within the decoder, "decoder" for all its
-  /// linears, "connector", or a regular expression between slashes "/…/" over the whole name.
+  /// Linear sites whose name matches: a list of suffixes "q_proj,v_proj" within the decoder, "decoder" for
+  /// all its linears, "connector", or a regular expression between slashes "/…/" over the whole name.
   /// @throws ConfigError when nothing matches.
   virtual std::vector<Site*> sites(std::string_view pattern) = 0;
 
@@ -140,7 +153,8 @@ class MCIT_EXPORT Backbone {
   /// Logits at supervised rows, on the autograd graph when grad mode is on. Uses route() for adapters.
   virtual Forward forward(const Batch& batch) = 0;
 
-  /// CLIP embeddings of the pictures and of the prompts, unit length, without gradient. Rows without a picture are 0.
+  /// CLIP embeddings of the pictures and of the prompts, unit length, without gradient. Rows without a
+  /// picture are 0.
   virtual Tensor image_features(const Batch& batch) = 0;  ///< [B, feature_dim]
   virtual Tensor text_features(const Batch& batch) = 0;   ///< [B, feature_dim]
 

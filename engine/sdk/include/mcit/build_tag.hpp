@@ -20,9 +20,9 @@
 #define MCIT_SANITIZER "none"
 #endif
 
-/// Everything the C++ ABI of a plugin depends on. Engine and plugin must carry the same text: a C++ interface with
-/// tensors in it has no weaker promise to give.
-#define MCIT_BUILD_TAG                                                                                         \
+/// Everything the C++ ABI of a plugin depends on. Engine and plugin must carry the same text: a C++ interface
+/// with tensors in it has no weaker promise to give.
+#define MCIT_BUILD_TAG \
   "mcit=" MCIT_STRINGIZE(MCIT_VERSION_MAJOR) "." MCIT_STRINGIZE(MCIT_VERSION_MINOR)                            \
   ";torch=" MCIT_STRINGIZE(TORCH_VERSION_MAJOR) "." MCIT_STRINGIZE(TORCH_VERSION_MINOR) "." MCIT_STRINGIZE(    \
       TORCH_VERSION_PATCH) ";" MCIT_COMPILER ";cxx11abi=" MCIT_STRINGIZE(_GLIBCXX_USE_CXX11_ABI)               \

@@ -1,5 +1,6 @@
 #pragma once
-/// The only thing a plugin exports: plain data that an engine of any version can begin to read. Needs no LibTorch.
+/// The only thing a plugin exports: plain data that an engine of any version can begin to read. Needs no
+/// LibTorch.
 
 #include <cstdint>
 

@@ -55,7 +55,8 @@ class MCIT_EXPORT StrategyError final : public Error {
 /// What the exception says, without the stack of frames that LibTorch appends to its own.
 MCIT_EXPORT std::string cause_of(const std::exception& thrown);
 
-/// The candidate nearest to `word` by edit distance, or empty when none is near enough to be a slip of the pen.
+/// The candidate nearest to `word` by edit distance, or empty when none is near enough to be a slip of the
+/// pen.
 MCIT_EXPORT std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 /// "did you mean 'x'?" or, with no near name, "known: a, b, c".

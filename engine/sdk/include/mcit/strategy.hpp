@@ -20,8 +20,8 @@ class MCIT_EXPORT Host {
   virtual void warn(const std::string& message) = 0;
   /// A scalar of this step or stage, written to metrics.jsonl and plottable.
   virtual void record(const std::string& name, double value) = 0;
-  /// Random numbers on the CPU. Seeded anew from (seed, stage, step, hook) before every hook: the draw is the same
-  /// after a resume, and there is no generator state to save.
+  /// Random numbers on the CPU. Seeded anew from (seed, stage, step, hook) before every hook: the draw is the
+  /// same after a resume, and there is no generator state to save.
   virtual at::Generator generator() = 0;
   /// A training example that was met before, for replay. @throws Error for a task not yet trained.
   virtual ExamplePtr example(std::int64_t task, std::int64_t index) = 0;
@@ -34,7 +34,7 @@ struct Step {
   std::int64_t micro_step = 0;  ///< inside gradient accumulation
   Backbone& backbone;
   Batch batch;
-  Forward out;                  ///< filled before loss()
+  Forward out;                             ///< filled before loss()
   std::span<const Parameter> trainable{};  ///< what the optimizer holds; gradients are there in on_gradients
 };
 
@@ -56,11 +56,11 @@ class MCIT_EXPORT Federated {
   virtual ~Federated();
   virtual StateDict upload() = 0;  ///< [client] everything that leaves the device
   virtual StateDict aggregate(std::span<const Upload> round, std::string_view client) = 0;  ///< [server]
-  virtual void download(const StateDict& update) = 0;  ///< [client]
+  virtual void download(const StateDict& update) = 0;                                       ///< [client]
 };
 
-/// Hooks run on one thread, in the order they are declared. Any exception ends the run with a StrategyError that names
-/// strategy, hook, stage and step. Constructed with (const Params&, Host&).
+/// Hooks run on one thread, in the order they are declared. Any exception ends the run with a StrategyError
+/// that names strategy, hook, stage and step. Constructed with (const Params&, Host&).
 class MCIT_EXPORT Strategy {
  public:
   Strategy() = default;
@@ -72,16 +72,18 @@ class MCIT_EXPORT Strategy {
   virtual void on_stream_begin(const StreamInfo&) {}
   /// The training stages; the default is one stage for each task, in stream order.
   virtual std::vector<Stage> plan(const StreamInfo& stream) const;
-  /// Once: put adapters on sites, thaw base tensors. Adapters that start at zero leave the base's outputs bit-identical.
+  /// Once: put adapters on sites, thaw base tensors. Adapters that start at zero leave the base's outputs
+  /// bit-identical.
   virtual void attach(Backbone&) {}
-  /// Before each stage: grow, freeze, choose what trains. The optimizer is made afterwards, from what parameters()
-  /// says requires a gradient.
+  /// Before each stage: grow, freeze, choose what trains. The optimizer is made afterwards, from what
+  /// parameters() says requires a gradient.
   virtual void before_task(const Task&, Batches&, Backbone&) {}
   /// Before each micro-step: mix replay in, choose adapters, set routing.
   virtual void before_forward(Step&) {}
   /// @param base mean cross-entropy over supervised rows; @return the loss that is differentiated.
   virtual Tensor loss(Step&, Tensor base) { return base; }
-  /// After backward, before clipping and the optimizer: project or reweight `.grad` of step.trainable. No grad mode.
+  /// After backward, before clipping and the optimizer: project or reweight `.grad` of step.trainable. No
+  /// grad mode.
   virtual void on_gradients(Step&) {}
   /// After the optimizer: project the applied update, moving averages. No grad mode.
   virtual void after_step(Step&) {}
@@ -92,10 +94,12 @@ class MCIT_EXPORT Strategy {
 
   /// Everything that may be trained, with unique names. Those that require a gradient are optimized.
   virtual Parameters parameters() const = 0;
-  /// All that load_state() needs to predict and to go on training exactly as this object would: name -> tensor.
+  /// All that load_state() needs to predict and to go on training exactly as this object would: name ->
+  /// tensor.
   virtual StateDict state() const = 0;
   virtual void load_state(const StateDict& state) = 0;
-  /// Numbers stored besides the base for inference after the last stage (buffers of examples are not counted).
+  /// Numbers stored besides the base for inference after the last stage (buffers of examples are not
+  /// counted).
   virtual std::int64_t stored_parameters() const;
   virtual Federated* federated() noexcept { return nullptr; }
 };

@@ -42,8 +42,8 @@ struct Example {
 };
 using ExamplePtr = std::shared_ptr<const Example>;
 
-/// Sequences that go through the model together. Rows are packed, not padded: sequence b owns the rows after those
-/// of sequence b - 1.
+/// Sequences that go through the model together. Rows are packed, not padded: sequence b owns the rows after
+/// those of sequence b - 1.
 struct Batch {
   std::vector<ExamplePtr> examples;
 
@@ -51,10 +51,10 @@ struct Batch {
 };
 
 struct TaskInfo {
-  std::string name;                      ///< e.g. "vqa"
-  std::int64_t train_examples = 0;       ///< rows in the training file
-  std::int64_t test_examples = 0;        ///< rows in the test file
-  std::vector<std::string> answer_set;   ///< closed answers, or empty for free text
+  std::string name;                     ///< e.g. "vqa"
+  std::int64_t train_examples = 0;      ///< rows in the training file
+  std::int64_t test_examples = 0;       ///< rows in the test file
+  std::vector<std::string> answer_set;  ///< closed answers, or empty for free text
 };
 
 /// What a strategy is told once, before anything else.
@@ -81,8 +81,8 @@ struct Task {
 class MCIT_EXPORT Batches {
  public:
   virtual ~Batches();
-  virtual std::int64_t examples() const = 0;       ///< in one whole pass
-  virtual bool next(Batch& batch) = 0;             ///< false at the end of the pass
+  virtual std::int64_t examples() const = 0;         ///< in one whole pass
+  virtual bool next(Batch& batch) = 0;               ///< false at the end of the pass
   virtual void rewind(std::int64_t batch_size) = 0;  ///< start again from the first example
 };
 

@@ -20,20 +20,21 @@ struct Shape {
 };
 
 /// out[n, e·q + j] = gate[n, e] · z[n, e·q + j]
-void scale_experts(const float* z, std::int64_t stride, const float* gate, float* out, std::int64_t begin, std::int64_t end,
-                   const Shape& shape) {
+void scale_experts(const float* z, std::int64_t stride, const float* gate, float* out, std::int64_t begin,
+                   std::int64_t end, const Shape& shape) {
   for (std::int64_t n = begin; n < end; ++n) {
     const float *zn = z + n * stride, *gn = gate + n * shape.experts;
     float* on = out + n * shape.experts * shape.width;
     for (std::int64_t e = 0; e < shape.experts; ++e)
-      for (std::int64_t j = 0; j < shape.width; ++j) on[e * shape.width + j] = gn[e] * zn[e * shape.width + j];
+      for (std::int64_t j = 0; j < shape.width; ++j)
+        on[e * shape.width + j] = gn[e] * zn[e * shape.width + j];
   }
 }
 
 /// Gradient of the logits through gate = s·p, p = softmax(logits): with t_e = Σ_j dv·z over expert e,
 /// dlogit_e = s·p_e·(t_e − Σ_i p_i·t_i) = gate_e·(t_e − Σ_i gate_i·t_i / s).
-void router_gradient(const float* z, std::int64_t stride, const float* gate, const float* dv, float* dlogit, float scale,
-                     std::int64_t begin, std::int64_t end, const Shape& shape) {
+void router_gradient(const float* z, std::int64_t stride, const float* gate, const float* dv, float* dlogit,
+                     float scale, std::int64_t begin, std::int64_t end, const Shape& shape) {
   const std::int64_t rank = shape.experts * shape.width;
   for (std::int64_t n = begin; n < end; ++n) {
     const float *zn = z + n * stride, *gn = gate + n * shape.experts, *vn = dv + n * rank;
@@ -58,7 +59,9 @@ Tensor gate_rows(const Tensor& z, const Tensor& gate) {
   const float *pz = z.const_data_ptr<float>(), *pg = gate.const_data_ptr<float>();
   float* po = out.data_ptr<float>();
   const std::int64_t stride = z.stride(0);
-  at::parallel_for(0, shape.rows, kGrain, [&](std::int64_t begin, std::int64_t end) { scale_experts(pz, stride, pg, po, begin, end, shape); });
+  at::parallel_for(0, shape.rows, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    scale_experts(pz, stride, pg, po, begin, end, shape);
+  });
   return out;
 }
 
@@ -79,7 +82,8 @@ struct GateExperts : torch::autograd::Function<GateExperts> {
     if (ctx->needs_input_grad(1)) {
       dlogits = at::empty_like(gate);
       const Shape shape{z.size(0), gate.size(1), z.size(1) / gate.size(1)};
-      const float *pz = z.const_data_ptr<float>(), *pg = gate.const_data_ptr<float>(), *pv = dv.const_data_ptr<float>();
+      const float *pz = z.const_data_ptr<float>(), *pg = gate.const_data_ptr<float>(),
+                  *pv = dv.const_data_ptr<float>();
       float* pd = dlogits.data_ptr<float>();
       const auto scale = static_cast<float>(ctx->saved_data["scale"].toDouble());
       const std::int64_t stride = z.stride(0);
@@ -96,10 +100,13 @@ Tensor zero_up(const Site& site, std::int64_t rank) {
 }
 
 /// Drawn in float32 on the CPU whatever the device, so that a seed means the same numbers everywhere.
-Tensor drawn(const Site& site, std::int64_t rows, double deviation, bool normal, const at::Generator& generator) {
+Tensor drawn(const Site& site, std::int64_t rows, double deviation, bool normal,
+             const at::Generator& generator) {
   Tensor values = at::empty({rows, site.in()}, at::TensorOptions(at::kFloat));
-  if (normal) values.normal_(0.0, deviation, generator);
-  else values.uniform_(-deviation, deviation, generator);
+  if (normal)
+    values.normal_(0.0, deviation, generator);
+  else
+    values.uniform_(-deviation, deviation, generator);
   return values.to(adapter_options(site)).set_requires_grad(true);
 }
 
@@ -132,7 +139,10 @@ double LoraOptions::scale() const {
 }
 
 at::TensorOptions adapter_options(const Site& site) {
-  return site.weight().options().dtype(site.weight().scalar_type() == at::kDouble ? at::kDouble : at::kFloat).requires_grad(false);
+  return site.weight()
+      .options()
+      .dtype(site.weight().scalar_type() == at::kDouble ? at::kDouble : at::kFloat)
+      .requires_grad(false);
 }
 
 Tensor initial_down(const Site& site, const LoraOptions& options, const at::Generator& generator) {
@@ -141,7 +151,10 @@ Tensor initial_down(const Site& site, const LoraOptions& options, const at::Gene
 }
 
 Lora::Lora(const Site& site, const LoraOptions& options, const at::Generator& generator)
-    : options_(options), scale_(options.scale()), a_(initial_down(site, options, generator)), b_(zero_up(site, options.rank)) {}
+    : options_(options),
+      scale_(options.scale()),
+      a_(initial_down(site, options, generator)),
+      b_(zero_up(site, options.rank)) {}
 
 Lora::~Lora() = default;
 
@@ -154,13 +167,17 @@ Tensor Lora::delta() const {
   return at::mm(b_.detach(), a_.detach()).mul_(scale_);
 }
 
-MergedLora::MergedLora(Site& site, const std::string& adapter_name) : site_(site), adapter_name_(adapter_name) {
+MergedLora::MergedLora(Site& site, const std::string& adapter_name)
+    : site_(site), adapter_name_(adapter_name) {
   const auto lora = std::dynamic_pointer_cast<Lora>(site.adapter(adapter_name));
-  if (!lora) throw Error(site.name(), "has no LoRA named '" + adapter_name + "'", "other adapters depend on the input and cannot be merged");
+  if (!lora)
+    throw Error(site.name(), "has no LoRA named '" + adapter_name + "'",
+                "other adapters depend on the input and cannot be merged");
   const at::NoGradGuard no_grad;
   Tensor weight = site.weight().detach();
   original_ = weight.clone();
-  weight.copy_(weight.to(lora->down().scalar_type()) + lora->delta());  // rounded once, also for a bfloat16 base
+  weight.copy_(weight.to(lora->down().scalar_type()) +
+               lora->delta());  // rounded once, also for a bfloat16 base
   site_.set_active(adapter_name_, false);
 }
 
@@ -170,10 +187,13 @@ MergedLora::~MergedLora() {
   site_.set_active(adapter_name_, true);
 }
 
-ExpertMixture::ExpertMixture(const Site& site, std::int64_t experts, const LoraOptions& options, const at::Generator& generator)
+ExpertMixture::ExpertMixture(const Site& site, std::int64_t experts, const LoraOptions& options,
+                             const at::Generator& generator)
     : experts_(experts), options_(options) {
   require(experts >= 1, "experts", "must be at least 1");
-  require(options.rank % experts == 0, "rank", std::to_string(options.rank) + " is no multiple of the " + std::to_string(experts) + " experts that share it");
+  require(options.rank % experts == 0, "rank",
+          std::to_string(options.rank) + " is no multiple of the " + std::to_string(experts) +
+              " experts that share it");
   a_ = initial_down(site, options, generator);
   b_ = zero_up(site, options.rank);
   r_ = drawn(site, experts, linear_bound(site), false, generator);

@@ -31,7 +31,8 @@ Tensor state_copy(const Tensor& tensor) { return tensor.detach().clone(at::Memor
 
 const Tensor& StateReader::find(const std::string& name) {
   const auto found = state_.find(name);
-  if (found == state_.end() || !found->second.defined()) throw CheckpointError(name, "is missing from the strategy's state", kForeign);
+  if (found == state_.end() || !found->second.defined())
+    throw CheckpointError(name, "is missing from the strategy's state", kForeign);
   asked_.insert(name);
   return found->second;
 }
@@ -39,16 +40,25 @@ const Tensor& StateReader::find(const std::string& name) {
 void StateReader::copy(const std::string& name, const Tensor& target) {
   const Tensor source = find(name);
   if (source.sizes() != target.sizes())
-    throw CheckpointError(name, "has shape " + shape_text(source.sizes()) + " in the state, " + shape_text(target.sizes()) + " here", kForeign);
+    throw CheckpointError(
+        name,
+        "has shape " + shape_text(source.sizes()) + " in the state, " + shape_text(target.sizes()) + " here",
+        kForeign);
   if (source.is_floating_point() != target.is_floating_point())
-    throw CheckpointError(name, std::string("is of type ") + c10::toString(source.scalar_type()) + " in the state, " + c10::toString(target.scalar_type()) + " here", kForeign);
+    throw CheckpointError(name,
+                          std::string("is of type ") + c10::toString(source.scalar_type()) +
+                              " in the state, " + c10::toString(target.scalar_type()) + " here",
+                          kForeign);
   then([source, target] { target.detach().copy_(source); });
 }
 
 Tensor StateReader::take(const std::string& name, at::ScalarType type) {
   const Tensor& source = find(name);
   if (source.scalar_type() != type)
-    throw CheckpointError(name, std::string("is of type ") + c10::toString(source.scalar_type()) + " in the state, not " + c10::toString(type), kForeign);
+    throw CheckpointError(name,
+                          std::string("is of type ") + c10::toString(source.scalar_type()) +
+                              " in the state, not " + c10::toString(type),
+                          kForeign);
   return source.detach().to(at::kCPU).contiguous();
 }
 
@@ -66,7 +76,8 @@ void StateReader::commit() {
   for (const auto& change : changes_) change();
 }
 
-void AdapterSet::attach(Backbone& backbone, std::string_view pattern, const std::string& adapter_name, const Factory& factory) {
+void AdapterSet::attach(Backbone& backbone, std::string_view pattern, const std::string& adapter_name,
+                        const Factory& factory) {
   for (Site* site : backbone.sites(pattern)) {
     const auto same = [site](const Entry& entry) { return entry.site == site; };
     if (std::any_of(entries_.begin(), entries_.end(), same))
@@ -89,7 +100,8 @@ void AdapterSet::set_active(bool active) {
 Parameters AdapterSet::parameters() const {
   Parameters out;
   for (const Entry& entry : entries_)
-    for (const Parameter& p : entry.adapter->parameters()) out.push_back({entry.site->name() + "." + p.name, p.value, p.group});
+    for (const Parameter& p : entry.adapter->parameters())
+      out.push_back({entry.site->name() + "." + p.name, p.value, p.group});
   return out;
 }
 
@@ -123,7 +135,9 @@ StateDict BaseTensors::state() const {
 void BaseTensors::load(StateReader& reader) const { parts::load(parameters_, reader); }
 
 Learner::Learner(const Params& params, std::string adapter_name, Factory factory)
-    : targets_(params.text("targets", "decoder")), adapter_name_(std::move(adapter_name)), factory_(std::move(factory)) {
+    : targets_(params.text("targets", "decoder")),
+      adapter_name_(std::move(adapter_name)),
+      factory_(std::move(factory)) {
   if (params.flag("train_connector", true)) base_patterns_.emplace_back("connector");
 }
 
@@ -141,7 +155,9 @@ Learner Learner::lora(const Params& params) {
 }
 
 void Learner::attach(Backbone& backbone, const at::Generator& generator) {
-  if (factory_) adapters_.attach(backbone, targets_, adapter_name_, [&](const Site& site) { return factory_(site, generator); });
+  if (factory_)
+    adapters_.attach(backbone, targets_, adapter_name_,
+                     [&](const Site& site) { return factory_(site, generator); });
   for (const std::string& pattern : base_patterns_) base_.attach(backbone, pattern);
 }
 

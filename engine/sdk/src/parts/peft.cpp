@@ -14,9 +14,12 @@ std::string quoted(const std::string& text) {
   std::string out = "\"";
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') (out += '\\') += c;
-    else if (byte < 0x20) ((out += "\\u00") += kHex[byte >> 4]) += kHex[byte & 15];
-    else out += c;
+    if (c == '"' || c == '\\')
+      (out += '\\') += c;
+    else if (byte < 0x20)
+      ((out += "\\u00") += kHex[byte >> 4]) += kHex[byte & 15];
+    else
+      out += c;
   }
   return out + "\"";
 }
@@ -38,8 +41,10 @@ const LoraOptions& common_options(const AdapterSet& adapters) {
     const auto* lora = dynamic_cast<const Lora*>(entry.adapter.get());
     if (lora == nullptr) throw Error(entry.site->name(), "its adapter is no LoRA", "PEFT has no form for it");
     const LoraOptions& o = lora->options();
-    if (common != nullptr && (o.rank != common->rank || o.alpha != common->alpha || o.rs_lora != common->rs_lora || o.dropout != common->dropout))
-      throw Error(entry.site->name(), "its LoRA has other options than the rest", "export sets of one rank and scale");
+    if (common != nullptr && (o.rank != common->rank || o.alpha != common->alpha ||
+                              o.rs_lora != common->rs_lora || o.dropout != common->dropout))
+      throw Error(entry.site->name(), "its LoRA has other options than the rest",
+                  "export sets of one rank and scale");
     common = &o;
   }
   if (common == nullptr) throw Error("export", "there is no LoRA to write");
@@ -58,7 +63,8 @@ PeftAdapter export_peft(const AdapterSet& adapters, const BaseTensors& base, con
   for (const AdapterSet::Entry& entry : adapters.entries()) {
     const std::string site = path(entry.site->name());
     targets.insert(site);
-    for (const Parameter& p : entry.adapter->parameters()) out.tensors[prefix + site + "." + p.name] = state_copy(p.value);
+    for (const Parameter& p : entry.adapter->parameters())
+      out.tensors[prefix + site + "." + p.name] = state_copy(p.value);
   }
   for (const Parameter& p : base.parameters()) {
     const std::string name = path(p.name);
@@ -66,11 +72,15 @@ PeftAdapter export_peft(const AdapterSet& adapters, const BaseTensors& base, con
     out.tensors[prefix + name] = state_copy(p.value);
   }
   // Whole module paths: a short name such as q_proj would also match the vision tower's layers.
-  out.config = "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": null,\n  \"base_model_name_or_path\": " + quoted(base_model) +
-               ",\n  \"inference_mode\": true,\n  \"r\": " + std::to_string(options.rank) + ",\n  \"lora_alpha\": " + number(options.alpha) +
-               ",\n  \"lora_dropout\": " + number(options.dropout) + ",\n  \"use_rslora\": " + (options.rs_lora ? "true" : "false") +
-               ",\n  \"use_dora\": false,\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"init_lora_weights\": true,\n  \"target_modules\": " +
-               list(targets) + ",\n  \"modules_to_save\": " + (saved.empty() ? std::string("null") : list(saved)) + "\n}\n";
+  out.config =
+      "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": null,\n  \"base_model_name_or_path\": " +
+      quoted(base_model) + ",\n  \"inference_mode\": true,\n  \"r\": " + std::to_string(options.rank) +
+      ",\n  \"lora_alpha\": " + number(options.alpha) + ",\n  \"lora_dropout\": " + number(options.dropout) +
+      ",\n  \"use_rslora\": " + (options.rs_lora ? "true" : "false") +
+      ",\n  \"use_dora\": false,\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  "
+      "\"init_lora_weights\": true,\n  \"target_modules\": " +
+      list(targets) + ",\n  \"modules_to_save\": " + (saved.empty() ? std::string("null") : list(saved)) +
+      "\n}\n";
   return out;
 }
 

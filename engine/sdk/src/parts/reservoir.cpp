@@ -8,7 +8,8 @@
 namespace mcit::parts {
 namespace {
 
-/// SplitMix64 (Steele, Lea, Flood 2014) as a counter-based generator: a stream of bits for each list of numbers.
+/// SplitMix64 (Steele, Lea, Flood 2014) as a counter-based generator: a stream of bits for each list of
+/// numbers.
 class Stream {
  public:
   explicit Stream(std::uint64_t seed) : state_(seed) {}
@@ -25,7 +26,8 @@ class Stream {
 
   /// 0 .. n-1, each equally likely.
   std::size_t below(std::size_t n) {
-    const std::uint64_t biased = (0 - std::uint64_t{n}) % n;  // 2^64 mod n: what the last, incomplete turn would favour
+    const std::uint64_t biased =
+        (0 - std::uint64_t{n}) % n;  // 2^64 mod n: what the last, incomplete turn would favour
     std::uint64_t draw = next();
     while (draw < biased) draw = next();
     return static_cast<std::size_t>(draw % n);
@@ -57,7 +59,8 @@ void Reservoir::add(const ExamplePtr& example) {
   if (place < slots_.size()) slots_[place] = slot;
 }
 
-std::vector<ExamplePtr> Reservoir::draw(std::int64_t count, std::initializer_list<std::int64_t> key, Host& host) {
+std::vector<ExamplePtr> Reservoir::draw(std::int64_t count, std::initializer_list<std::int64_t> key,
+                                        Host& host) {
   Stream random(seed_);
   random.enter(kDraw);
   random.enter(static_cast<std::uint64_t>(seen_));
@@ -66,7 +69,8 @@ std::vector<ExamplePtr> Reservoir::draw(std::int64_t count, std::initializer_lis
   std::vector<std::size_t> order(slots_.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::vector<ExamplePtr> drawn;
-  for (std::size_t i = 0; i < order.size() && std::cmp_less(i, count); ++i) {  // the head of a Fisher-Yates shuffle
+  for (std::size_t i = 0; i < order.size() && std::cmp_less(i, count);
+       ++i) {  // the head of a Fisher-Yates shuffle
     std::swap(order[i], order[i + random.below(order.size() - i)]);
     Slot& slot = slots_[order[i]];
     if (!slot.example) slot.example = host.example(slot.task, slot.index);
@@ -89,13 +93,19 @@ void Reservoir::save(StateDict& state, const std::string& prefix) const {
 }
 
 void Reservoir::load(StateReader& reader, const std::string& prefix) {
-  const Tensor items = reader.take(prefix + ".items", at::kLong), counters = reader.take(prefix + ".counters", at::kLong);
-  if (items.dim() != 2 || items.size(1) != 2) throw CheckpointError(prefix + ".items", "is no list of (task, index) pairs");
-  if (counters.dim() != 1 || counters.size(0) != 2) throw CheckpointError(prefix + ".counters", "holds no seed and count");
+  const Tensor items = reader.take(prefix + ".items", at::kLong),
+               counters = reader.take(prefix + ".counters", at::kLong);
+  if (items.dim() != 2 || items.size(1) != 2)
+    throw CheckpointError(prefix + ".items", "is no list of (task, index) pairs");
+  if (counters.dim() != 1 || counters.size(0) != 2)
+    throw CheckpointError(prefix + ".counters", "holds no seed and count");
   const std::uint64_t seed = std::bit_cast<std::uint64_t>(counters.const_data_ptr<std::int64_t>()[0]);
   const std::int64_t seen = counters.const_data_ptr<std::int64_t>()[1];
   if (seen < 0 || items.size(0) != std::min(seen, capacity_))
-    throw CheckpointError(prefix + ".items", std::to_string(items.size(0)) + " examples kept of " + std::to_string(seen) + " do not fit a buffer of " + std::to_string(capacity_), "the capacity must stay as it was");
+    throw CheckpointError(prefix + ".items",
+                          std::to_string(items.size(0)) + " examples kept of " + std::to_string(seen) +
+                              " do not fit a buffer of " + std::to_string(capacity_),
+                          "the capacity must stay as it was");
   std::vector<Slot> slots;
   const auto* pair = items.const_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < items.size(0); ++i, pair += 2) {

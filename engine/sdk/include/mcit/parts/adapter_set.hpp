@@ -21,8 +21,10 @@ class MCIT_EXPORT AdapterSet {
   };
 
   /// Puts factory(site) on each site of `pattern`, in the order of Backbone::sites().
-  /// @throws ConfigError when the pattern matches nothing; Error when this set holds an adapter of the site already
-  void attach(Backbone& backbone, std::string_view pattern, const std::string& adapter_name, const Factory& factory);
+  /// @throws ConfigError when the pattern matches nothing; Error when this set holds an adapter of the site
+  /// already
+  void attach(Backbone& backbone, std::string_view pattern, const std::string& adapter_name,
+              const Factory& factory);
 
   void set_trainable(bool trainable);
   void set_active(bool active);  ///< inactive adapters keep their tensors and leave the output alone

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "mcit/params.hpp"
 #include "mcit/parts/adapter_set.hpp"
 #include "mcit/parts/base_tensors.hpp"
-#include "mcit/params.hpp"
 
 namespace mcit::parts {
 
@@ -17,7 +17,8 @@ class MCIT_EXPORT Learner {
 
   /// Settings: targets ("decoder": where the adapters go), train_connector (true).
   Learner(const Params& params, std::string adapter_name, Factory factory);
-  /// LoRA with the settings of LoraOptions as well; or, with full = true, the decoder's own tensors instead of adapters.
+  /// LoRA with the settings of LoraOptions as well; or, with full = true, the decoder's own tensors instead
+  /// of adapters.
   static Learner lora(const Params& params);
 
   /// Adapters start so that the outputs do not change. @param generator draws their first values
@@ -36,8 +37,8 @@ class MCIT_EXPORT Learner {
   Learner() = default;
 
   std::string targets_, adapter_name_;
-  Factory factory_;                          ///< empty: no adapters
-  std::vector<std::string> base_patterns_;   ///< base tensors to thaw
+  Factory factory_;                         ///< empty: no adapters
+  std::vector<std::string> base_patterns_;  ///< base tensors to thaw
   AdapterSet adapters_;
   BaseTensors base_;
 };

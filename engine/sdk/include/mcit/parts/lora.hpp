@@ -17,7 +17,8 @@ struct LoraOptions {
   std::string init = "kaiming";  ///< A: U(±1/sqrt(in)) as in PEFT, or "gaussian": N(0, init_std²). B is zero.
   double init_std = 0.01;
 
-  /// Settings rank, alpha (default 2·rank), rs_lora, dropout, init, init_std. @throws ConfigError for a value out of range
+  /// Settings rank, alpha (default 2·rank), rs_lora, dropout, init, init_std. @throws ConfigError for a value
+  /// out of range
   static MCIT_EXPORT LoraOptions read(const Params& params);
   MCIT_EXPORT double scale() const;
 };
@@ -35,14 +36,17 @@ class MCIT_EXPORT Lora final : public Adapter {
   Tensor down() const override { return a_; }
   Tensor up() const override { return b_; }
   double dropout() const override { return options_.dropout; }
-  Tensor mix(const Tensor& z, const Tensor& logits, RouteContext& route, const std::string& site) const override;
+  Tensor mix(const Tensor& z, const Tensor& logits, RouteContext& route,
+             const std::string& site) const override;
   Parameters parameters() const override { return {{"lora_A.weight", a_}, {"lora_B.weight", b_}}; }
 
   Tensor delta() const;  ///< s·B·A, [out, in], without gradient
   const LoraOptions& options() const { return options_; }
 
   /// Numbers of a LoRA at an [out, in] site.
-  static std::int64_t count(std::int64_t in, std::int64_t out, const LoraOptions& options) { return options.rank * (in + out); }
+  static std::int64_t count(std::int64_t in, std::int64_t out, const LoraOptions& options) {
+    return options.rank * (in + out);
+  }
 
  private:
   LoraOptions options_;
@@ -50,8 +54,8 @@ class MCIT_EXPORT Lora final : public Adapter {
   Tensor a_, b_;
 };
 
-/// Folds a site's LoRA into the base weight while it lives: no adapter runs then. The end of its life restores the
-/// weight's bytes and the adapter exactly.
+/// Folds a site's LoRA into the base weight while it lives: no adapter runs then. The end of its life
+/// restores the weight's bytes and the adapter exactly.
 class MCIT_EXPORT MergedLora {
  public:
   /// @throws Error when the site has no LoRA of that name

@@ -10,9 +10,10 @@
 
 namespace mcit::parts {
 
-/// Reservoir sampling (Vitter 1985, algorithm R): the n-th example offered is kept with probability capacity / n and then
-/// takes the place of a random one. Every random number is a function of the seed and of counters, so the sample is the
-/// same on every machine and the state is as small as the list of what is kept.
+/// Reservoir sampling (Vitter 1985, algorithm R): the n-th example offered is kept with probability capacity
+/// / n and then takes the place of a random one. Every random number is a function of the seed and of
+/// counters, so the sample is the same on every machine and the state is as small as the list of what is
+/// kept.
 class MCIT_EXPORT Reservoir {
  public:
   /// @throws ConfigError when capacity < 1
@@ -28,7 +29,8 @@ class MCIT_EXPORT Reservoir {
   std::int64_t capacity() const { return capacity_; }
   std::int64_t seen() const { return seen_; }  ///< examples offered so far
 
-  /// "<prefix>.items": int64 [size, 2], task and index of each; "<prefix>.counters": int64 [2], seed and seen.
+  /// "<prefix>.items": int64 [size, 2], task and index of each; "<prefix>.counters": int64 [2], seed and
+  /// seen.
   void save(StateDict& state, const std::string& prefix) const;
   void load(StateReader& reader, const std::string& prefix);
 

@@ -10,15 +10,18 @@
 
 namespace mcit::parts {
 
-/// Parts ask for their tensors, then commit() copies. Nothing changes when a tensor is missing, unexpected or misshapen.
+/// Parts ask for their tensors, then commit() copies. Nothing changes when a tensor is missing, unexpected or
+/// misshapen.
 class MCIT_EXPORT StateReader {
  public:
   explicit StateReader(const StateDict& state) : state_(state) {}
 
   /// Plans a copy into `target`, in place.
-  /// @throws CheckpointError when `name` is missing, has another shape, or an integer stands for a real number.
+  /// @throws CheckpointError when `name` is missing, has another shape, or an integer stands for a real
+  /// number.
   void copy(const std::string& name, const Tensor& target);
-  /// A tensor whose shape the part checks itself. @throws CheckpointError when it is missing or of another type.
+  /// A tensor whose shape the part checks itself. @throws CheckpointError when it is missing or of another
+  /// type.
   Tensor take(const std::string& name, at::ScalarType type);
   /// Plans any other change that must wait until the whole state has been found right.
   void then(std::function<void()> change) { changes_.push_back(std::move(change)); }
