@@ -155,7 +155,9 @@ void check(const Flags& flags) {
       running = {"", "the process ends in peace", Outcome::failed, ""};
     }
   }
-  if (const std::string how = child.outcome(); !how.empty()) {
+  std::string how = child.outcome();
+  if (how.empty() && !ended && error.empty()) how = "it ended the process";
+  if (!how.empty()) {
     running.detail = how;
     results.push_back(running);
     if (!flags.json) print(running, strategy);

@@ -114,10 +114,20 @@ std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
       if (!spec.suffix.empty()) record.turns.front().first += spec.suffix;
       return record;
     };
+    // What is wrong with a row is told with its file.
+    const auto encoded = [&](const std::filesystem::path& file, std::size_t row, const auto& encode) {
+      try {
+        Example example = encode(static_cast<std::int64_t>(row));
+        return example;
+      } catch (const DataError& e) {
+        throw DataError(file.string() + ": row " + std::to_string(row + 1), e.what());
+      }
+    };
     const std::vector<Record> train = read_records(train_file, RecordKind::train),
                               test = read_records(test_file, RecordKind::test);
     for (std::size_t i = 0; i < train.size(); ++i) {
-      Example example = encoder.train(with_suffix(train[i]), index, static_cast<std::int64_t>(i));
+      Example example = encoded(
+          train_file, i, [&](std::int64_t row) { return encoder.train(with_suffix(train[i]), index, row); });
       example.image = picture(train[i], train_file, i);
       task.train.push_back(std::make_shared<const Example>(std::move(example)));
     }
@@ -130,8 +140,9 @@ std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
     task.eval.name = spec.name;
     task.eval.index = index;
     for (std::size_t i = 0; i < test.size(); ++i) {
-      Example example =
-          encoder.test(with_suffix(test[i]), index, static_cast<std::int64_t>(i), spec.max_new_tokens);
+      Example example = encoded(test_file, i, [&](std::int64_t row) {
+        return encoder.test(with_suffix(test[i]), index, row, spec.max_new_tokens);
+      });
       example.image = picture(test[i], test_file, i);
       if (!example.image.empty()) digest.field(hash_file(example.image));
       task.eval.examples.push_back(std::make_shared<const Example>(std::move(example)));

@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
   } catch (const mcit::Interrupted&) {
     return 130;
   } catch (const std::exception& e) {
-    mcit::log::error(e.what());
+    mcit::log::error(mcit::cause_of(e));
     return 2;
   }
   return 0;

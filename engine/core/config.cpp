@@ -206,7 +206,10 @@ std::map<std::string, std::string> Config::values() const {
   return all;
 }
 
-bool Config::has(std::string_view key) const { return node_->given.contains(std::string(key)); }
+bool Config::has(std::string_view key) const {
+  node_->asked.emplace(key);  // a key that code looks for is no unknown one
+  return node_->given.contains(std::string(key));
+}
 
 std::vector<std::string> Config::keys() const {
   std::vector<std::string> names;

@@ -4,12 +4,15 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <iterator>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "core/files.hpp"
 #include "mcit/errors.hpp"
@@ -20,9 +23,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockFile = ".mcit-run";
-constexpr std::array kOurs = {"nonfinite_batch.json", "result.json", "matrix.csv",    "matrix.svg",
-                              "config.toml",          "log.txt",     "metrics.jsonl", "snapshots",
-                              "predictions",          kLockFile};
+constexpr std::array<std::string_view, 10> kOurs = {
+    "nonfinite_batch.json", "result.json", "matrix.csv",  "matrix.svg", "config.toml", "log.txt",
+    "metrics.jsonl",        "snapshots",   "predictions", kLockFile};
 
 bool is_run(const fs::path& root) {
   std::error_code error;
@@ -34,13 +37,19 @@ bool is_unused(const fs::path& root) {
   return std::distance(fs::directory_iterator(root), fs::directory_iterator()) == (is_run(root) ? 1 : 0);
 }
 
+/// A temporary file that a killed process left of an atomic write to one of ours: ".result.json.XXXXXX".
+bool is_leftover(const std::string& name) {
+  return std::any_of(kOurs.begin(), kOurs.end(), [&](std::string_view known) {
+    return name.starts_with("." + std::string(known) + ".");
+  });
+}
+
 /// The name of the first entry that no run of ours would have made, or empty.
 std::string foreign_entry(const fs::path& root) {
   for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
-    bool ours = false;
-    for (const char* known : kOurs) ours = ours || name == known;
-    if (!ours) return name;
+    if (!is_leftover(name) && std::find(kOurs.begin(), kOurs.end(), std::string_view(name)) == kOurs.end())
+      return name;
   }
   return {};
 }
@@ -96,10 +105,13 @@ RunDir RunDir::overwrite(const fs::path& root) {
     throw ConfigError(root.string(), "holds '" + foreign + "', which no run has written",
                       "move it away first");
   RunDir taken(root, lock(root));
-  for (const char* name : kOurs) {
+  std::vector<fs::path> old;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root))
+    if (entry.path().filename() != kLockFile) old.push_back(entry.path());
+  for (const fs::path& path : old) {
     std::error_code error;
-    if (std::string_view(name) != kLockFile) fs::remove_all(root / name, error);
-    if (error) throw ConfigError((root / name).string(), "cannot be removed: " + error.message());
+    fs::remove_all(path, error);
+    if (error) throw ConfigError(path.string(), "cannot be removed: " + error.message());
   }
   return taken;
 }

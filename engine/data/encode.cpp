@@ -13,6 +13,10 @@ constexpr const char* kSystem =
     "detailed, and "
     "polite answers to the user's questions. ";
 
+bool extends(const std::vector<std::int64_t>& longer, const std::vector<std::int64_t>& prefix) {
+  return longer.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), longer.begin());
+}
+
 }  // namespace
 
 const std::vector<std::string>& prompt_templates() {
@@ -76,44 +80,25 @@ Example Encoder::train(const Record& record, std::int64_t task, std::int64_t ind
               .tokens = {},
               .labels = {},
               .prompt_length = 0};
-  std::string text;
-  std::vector<std::int64_t> whole;
   for (const Turn& turn : render(record)) {
-    // Tokens of text joined are not always joined tokens: each prefix is tokenized whole and must stay a
-    // prefix.
-    text += turn.before;
-    const std::vector<std::int64_t> prompt = tokens(text, true);
-    text += turn.answer;
-    std::vector<std::int64_t> answered = tokens(text, true);
-    const auto extends = [](const std::vector<std::int64_t>& longer,
-                            const std::vector<std::int64_t>& prefix) {
-      return longer.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), longer.begin());
-    };
-    if (whole.empty()) {
+    const bool first = out.tokens.empty();  // tokenization starts anew behind each end token
+    const std::vector<std::int64_t> prompt = tokens(turn.before, first);
+    std::vector<std::int64_t> turned = tokens(turn.before + turn.answer, first);
+    if (!extends(turned, prompt))
+      throw DataError("row '" + record.id + "'", "the tokens of its prompt change when the answer follows",
+                      "the prompt template does not suit this tokenizer");
+    turned.push_back(options_.eos_token_id);
+    const std::size_t begin = out.tokens.size();
+    out.tokens.insert(out.tokens.end(), turned.begin(), turned.end());
+    out.labels.resize(out.tokens.size(), -100);
+    for (std::size_t i = prompt.size(); i < turned.size(); ++i) out.labels[begin + i - 1] = turned[i];
+    if (first) {
       out.prompt_length = static_cast<std::int64_t>(prompt.size());
       out.prompt = turn.before;
-      if (!extends(answered, prompt))
-        throw DataError("row '" + record.id + "'", "the tokens of its prompt change when the answer follows",
-                        "the prompt template does not suit this tokenizer");
-      whole = std::move(answered);
-      out.labels.assign(whole.size(), -100);
-      for (std::size_t i = prompt.size(); i < whole.size(); ++i) out.labels[i - 1] = whole[i];
-    } else {
-      // Later turns follow the end token, where tokenization starts anew.
-      const std::vector<std::int64_t> between = tokens(turn.before, false),
-                                      reply = tokens(turn.answer, false);
-      whole.insert(whole.end(), between.begin(), between.end());
-      out.labels.resize(whole.size() + reply.size(), -100);
-      for (std::size_t i = 0; i < reply.size(); ++i) out.labels[whole.size() + i - 1] = reply[i];
-      whole.insert(whole.end(), reply.begin(), reply.end());
     }
-    out.labels.back() = options_.eos_token_id;
-    whole.push_back(options_.eos_token_id);
-    out.labels.push_back(-100);
   }
   out.answer = record.turns.front().second;
-  check_length(record, whole.size(), 0);
-  out.tokens = std::move(whole);
+  check_length(record, out.tokens.size(), 0);
   return out;
 }
 
@@ -134,7 +119,13 @@ Example Encoder::test(const Record& record, std::int64_t task, std::int64_t inde
   return out;
 }
 
-std::vector<std::int64_t> Encoder::answer(const std::string& text) const { return tokens(" " + text, false); }
+std::vector<std::int64_t> Encoder::answer(const std::string& text) const {
+  // Behind the end of a prompt: a tokenizer may write the beginning of a text in another way than its middle.
+  const std::string before = options_.prompt_template == "plain" ? "?" : "ASSISTANT:";
+  const std::vector<std::int64_t> prompt = tokens(before, false), whole = tokens(before + " " + text, false);
+  if (!extends(whole, prompt)) return tokens(" " + text, false);
+  return {whole.begin() + static_cast<std::ptrdiff_t>(prompt.size()), whole.end()};
+}
 
 std::string Encoder::decode(const std::vector<std::int64_t>& ids) const {
   std::string text = tokenizer_.decode(ids);

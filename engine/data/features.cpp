@@ -54,6 +54,10 @@ struct FeatureStore::State {
     struct stat info {};
     if (file < 0 || ::fstat(file, &info) != 0) return;
     const auto records = static_cast<std::int64_t>(static_cast<std::size_t>(info.st_size) / record_bytes());
+    if (records < scanned) {  // somebody cut the file
+      on_disk.clear();
+      scanned = 0;
+    }
     for (; scanned < records; ++scanned) {
       std::string name(kNameBytes, '\0');
       if (::pread(file, name.data(), kNameBytes, scanned * static_cast<off_t>(record_bytes())) !=
@@ -139,7 +143,7 @@ struct FeatureStore::State {
   }
 
   /// @param paths at most kTowerBatch
-  void run_tower(const std::vector<std::string>& paths) {
+  std::vector<Tensor> run_tower(const std::vector<std::string>& paths) {
     std::vector<Tensor> pixels = load_all(paths);
     const auto count = static_cast<std::int64_t>(pixels.size());
     pixels.resize(kTowerBatch, pixels.front());
@@ -150,14 +154,16 @@ struct FeatureStore::State {
     }
     if (features.sizes().slice(1) != at::IntArrayRef(options.shape))
       throw Error("feature cache", "the tower gave features of another shape than announced");
+    std::vector<Tensor> out;
     for (std::int64_t i = 0; i < count; ++i) {
       const std::string& name = digest(paths[static_cast<std::size_t>(i)]);
-      const Tensor one = features[i].clone();
-      append(name, one);
-      keep(name, one);
+      out.push_back(features[i].clone());
+      append(name, out.back());
+      keep(name, out.back());
     }
     scan();
     computed += count;
+    return out;
   }
 };
 
@@ -184,12 +190,11 @@ FeatureStore::~FeatureStore() {
 
 Tensor FeatureStore::get(const std::string& path) {
   Tensor features = state_->ready(path);
-  if (features.defined()) return features;
-  state_->run_tower({path});
-  features = state_->ready(path);
-  if (!features.defined())
-    throw DataError(path, "its features could not be kept", "is the cache folder full?");
-  return features;
+  if (!features.defined()) {
+    state_->scan();  // another process may have made them
+    features = state_->ready(path);
+  }
+  return features.defined() ? features : state_->run_tower({path}).front();
 }
 
 void FeatureStore::prefetch(const std::vector<std::string>& paths,

@@ -1,5 +1,6 @@
 #include "data/image.hpp"
 
+#include <jerror.h>
 #include <jpeglib.h>
 #include <png.h>
 
@@ -57,13 +58,13 @@ bool read_jpeg(std::string_view bytes, jpeg_decompress_struct& info, JpegFailure
   }
   jpeg_finish_decompress(&info);
   if (four) {
-    // Adobe stores inverted inks; Pillow undoes that and then multiplies each ink with black.
+    // Adobe stores inverted inks. Pillow takes every file for one of Adobe's, and then multiplies each ink
+    // with black.
     std::uint8_t *to = out.rgb.data(), *from = out.rgb.data();
     for (std::size_t i = 0; i < out.rgb.size() / 4; ++i, from += 4, to += 3) {
-      const bool inverted = info.saw_Adobe_marker != 0;
-      const int k = inverted ? 255 - from[3] : from[3];
+      const int k = 255 - from[3];
       for (int c = 0; c < 3; ++c) {
-        const int ink = inverted ? 255 - from[c] : from[c], product = ink * (255 - k) + 128;
+        const int product = (255 - from[c]) * (255 - k) + 128;
         to[c] = static_cast<std::uint8_t>(std::clamp(255 - k - ((product + (product >> 8)) >> 8), 0, 255));
       }
     }
@@ -78,7 +79,10 @@ Image decode_jpeg(std::string_view bytes, const std::string& where) {
   JpegFailure failure{};
   info.err = jpeg_std_error(&failure.base);
   failure.base.error_exit = jpeg_failed;
-  failure.base.emit_message = [](j_common_ptr, int) {};
+  // libjpeg goes on with grey where a file is cut short; a picture that is not whole is refused instead.
+  failure.base.emit_message = [](j_common_ptr common, int level) {
+    if (level < 0 && common->err->msg_code == JWRN_JPEG_EOF) jpeg_failed(common);
+  };
   const bool whole = read_jpeg(bytes, info, failure, out, [](std::int64_t w, std::int64_t h) {
     return w > 0 && h > 0 && w <= kMaxPixels / h;
   });
@@ -268,14 +272,21 @@ Image resize_nearest(const Image& in, int width, int height) {
   Image out{
       width, height,
       std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3)};
-  for (int y = 0; y < height; ++y) {
-    const int sy = std::min(static_cast<int>((y + 0.5) * in.height / height), in.height - 1);
-    for (int x = 0; x < width; ++x) {
-      const int sx = std::min(static_cast<int>((x + 0.5) * in.width / width), in.width - 1);
-      std::memcpy(out.row(y) + static_cast<std::size_t>(x) * 3, in.row(sy) + static_cast<std::size_t>(sx) * 3,
+  // Pillow adds the step up instead of multiplying, and its rounding with it.
+  const auto places = [](int from, int to) {
+    std::vector<int> out_places;
+    const double step = static_cast<double>(from) / to;
+    double at = step * 0.5;
+    for (int i = 0; i < to; ++i, at += step) out_places.push_back(std::min(static_cast<int>(at), from - 1));
+    return out_places;
+  };
+  const std::vector<int> columns = places(in.width, width), rows = places(in.height, height);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x)
+      std::memcpy(out.row(y) + static_cast<std::size_t>(x) * 3,
+                  in.row(rows[static_cast<std::size_t>(y)]) +
+                      static_cast<std::size_t>(columns[static_cast<std::size_t>(x)]) * 3,
                   3);
-    }
-  }
   return out;
 }
 

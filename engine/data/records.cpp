@@ -11,6 +11,7 @@ namespace {
 /// Ids and answers may be numbers in published files.
 std::string as_text(const Json& value, const char* key) {
   if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_unsigned()) return std::to_string(value.get<std::uint64_t>());
   if (value.is_number_integer()) return std::to_string(value.get<std::int64_t>());
   if (value.is_number()) return value.dump();
   throw std::runtime_error(std::string(key) + ": expected a text or a number");

@@ -54,9 +54,6 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
     for (std::size_t i = begin; i < end; ++i) part.examples.push_back(task.examples[order[i]]);
     model.route().task.assign(part.size(), -1);
     const Selection selection = select ? select(part) : Selection{};
-    if (!selection.task.empty() && selection.task.size() != part.size())
-      throw Error("select", "chose " + std::to_string(selection.task.size()) + " tasks for " +
-                                std::to_string(part.size()) + " examples");
     Prefill prefill = model.prefill(part, task.max_new_tokens);
     const auto free = model.decode(prefill, task.max_new_tokens);
     const auto restricted = task.answers ? model.decode(prefill, task.max_new_tokens, task.answers.get())

@@ -2,6 +2,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <stdexcept>
+
 #include "core/system.hpp"
 #include "mcit/errors.hpp"
 
@@ -40,7 +42,16 @@ void HookRunner::on_stream_begin(const StreamInfo& stream) {
   run("on_stream_begin", false, [&] { strategy_.on_stream_begin(stream); });
 }
 std::vector<Stage> HookRunner::plan(const StreamInfo& stream) {
-  return run("plan", false, [&] { return strategy_.plan(stream); });
+  return run("plan", false, [&] {
+    std::vector<Stage> stages = strategy_.plan(stream);
+    for (const Stage& stage : stages)
+      for (const std::int64_t task : stage.tasks)
+        if (task < 0 || task >= static_cast<std::int64_t>(stream.tasks.size()))
+          throw Error("stage '" + stage.name + "'", "names task " + std::to_string(task) +
+                                                        " of a stream of " +
+                                                        std::to_string(stream.tasks.size()));
+    return stages;
+  });
 }
 void HookRunner::attach(Backbone& backbone) {
   run("attach", false, [&] { strategy_.attach(backbone); });
@@ -52,7 +63,14 @@ void HookRunner::before_forward(Step& step) {
   run("before_forward", false, [&] { strategy_.before_forward(step); });
 }
 Tensor HookRunner::loss(Step& step, Tensor base) {
-  return run("loss", true, [&] { return strategy_.loss(step, std::move(base)); });
+  return run("loss", true, [&] {
+    const bool trained = base.requires_grad();
+    Tensor loss = strategy_.loss(step, std::move(base));
+    if (!loss.defined() || loss.numel() != 1) throw std::runtime_error("the loss is no single number");
+    if (trained && !loss.requires_grad())
+      throw std::runtime_error("the loss does not depend on anything that is trained");
+    return loss;
+  });
 }
 void HookRunner::on_gradients(Step& step) {
   run("on_gradients", false, [&] { strategy_.on_gradients(step); });
@@ -64,7 +82,13 @@ void HookRunner::after_task(const Task& task, Batches& batches, Backbone& backbo
   run("after_task", true, [&] { strategy_.after_task(task, batches, backbone); });
 }
 Selection HookRunner::select(const Batch& batch, Backbone& backbone) {
-  return run("select", false, [&] { return strategy_.select(batch, backbone); });
+  return run("select", false, [&] {
+    Selection selection = strategy_.select(batch, backbone);
+    if (!selection.task.empty() && selection.task.size() != batch.size())
+      throw std::runtime_error("chose " + std::to_string(selection.task.size()) + " tasks for " +
+                               std::to_string(batch.size()) + " examples");
+    return selection;
+  });
 }
 StateDict HookRunner::state() {
   return run("state", false, [&] { return strategy_.state(); });

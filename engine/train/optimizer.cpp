@@ -132,8 +132,8 @@ double clip_gradients(const Parameters& parameters, double limit) {
 
 double schedule_factor(const std::string& decay, std::int64_t step, std::int64_t warmup, std::int64_t total) {
   if (step < warmup) return static_cast<double>(step) / static_cast<double>(warmup);
-  const double left =
-      static_cast<double>(total - step) / static_cast<double>(std::max<std::int64_t>(1, total - warmup));
+  const double left = static_cast<double>(std::max<std::int64_t>(0, total - step)) /
+                      static_cast<double>(std::max<std::int64_t>(1, total - warmup));
   if (decay == "constant") return 1.0;
   if (decay == "linear") return left;
   if (decay == "cosine") return 0.5 * (1.0 - std::cos(std::numbers::pi * left));

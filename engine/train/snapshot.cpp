@@ -26,10 +26,13 @@ std::vector<std::filesystem::path> snapshots_in(const std::filesystem::path& fol
   return files;
 }
 
-std::string digest_of(const StateDict& tensors) {
+/// Of everything the file says: the note without its digest, and each tensor's name, type, shape and bytes.
+std::string digest_of(const Json& note, const StateDict& tensors) {
   Hasher hasher;
+  hasher.field(dump_json(note));
   for (const auto& [name, tensor] : tensors) {
-    hasher.field(name);
+    hasher.field(name).field(at::toString(tensor.scalar_type()));
+    for (const std::int64_t size : tensor.sizes()) hasher.update(size);
     const Tensor flat = tensor.contiguous();
     hasher.update(std::string_view(static_cast<const char*>(flat.const_data_ptr()),
                                    static_cast<std::size_t>(flat.numel()) * flat.element_size()));
@@ -42,9 +45,10 @@ Snapshot read_one(const std::filesystem::path& file) {
   const auto note = saved.metadata.find("mcit_snapshot");
   if (note == saved.metadata.end()) throw CheckpointError(file.string(), "is no snapshot of a run");
   const std::string where = file.string();
-  const Json meta = parse_json(note->second, where);
-  if (json_text(meta, "digest", where) != digest_of(saved.tensors))
-    throw CheckpointError(where, "its tensors are damaged");
+  Json meta = parse_json(note->second, where);
+  const std::string digest = json_text(meta, "digest", where);
+  meta.erase("digest");
+  if (digest != digest_of(meta, saved.tensors)) throw CheckpointError(where, "is damaged");
   Snapshot out;
   out.stage = json_integer(meta, "stage", where);
   out.step = json_integer(meta, "step", where);
@@ -72,10 +76,10 @@ void write_snapshot(const std::filesystem::path& folder, const Snapshot& s) {
     tensors["strategy." + name] = tensor.detach().to(at::kCPU).contiguous();
   for (const auto& [name, tensor] : s.optimizer)
     tensors["optimizer." + name] = tensor.detach().to(at::kCPU).contiguous();
-  const Json meta = {{"stage", s.stage},     {"step", s.step},
-                     {"trained", s.trained}, {"trainable", s.trainable},
-                     {"result", s.result},   {"metrics_bytes", s.metrics_bytes},
-                     {"costs", s.costs},     {"digest", digest_of(tensors)}};
+  Json meta = {{"stage", s.stage},         {"step", s.step},     {"trained", s.trained},
+               {"trainable", s.trainable}, {"result", s.result}, {"metrics_bytes", s.metrics_bytes},
+               {"costs", s.costs}};
+  meta["digest"] = digest_of(meta, tensors);
   char name[64];
   std::snprintf(name, sizeof name, "%04lld-%09lld.safetensors", static_cast<long long>(s.stage),
                 static_cast<long long>(s.step) + (s.trained ? 1 : 0));
@@ -95,7 +99,7 @@ std::optional<Snapshot> read_newest_snapshot(const std::filesystem::path& folder
       return read_one(*file);
     } catch (const std::exception& e) {
       failure = e.what();
-      log::warn(failure, "; the snapshot before it is taken");
+      if (file + 1 != files.rend()) log::warn(failure, "; the snapshot before it is taken");
     }
   }
   if (!files.empty()) throw CheckpointError(folder.string(), "holds no readable snapshot", failure);

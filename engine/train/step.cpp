@@ -35,8 +35,12 @@ StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone,
     std::vector<std::int64_t>& route = backbone.route().task;
     route.clear();
     for (const ExamplePtr& example : step.batch.examples) route.push_back(example->task);
+    const std::vector<std::int64_t> own = route;
     hooks.before_forward(step);
-    // Examples that joined the batch are routed to their own task unless the strategy said otherwise.
+    if (route == own) {  // the strategy leaves routing alone: whatever joined the batch goes to its own task
+      route.clear();
+      for (const ExamplePtr& example : step.batch.examples) route.push_back(example->task);
+    }
     for (std::size_t i = route.size(); i < step.batch.size(); ++i)
       route.push_back(step.batch.examples[i]->task);
 

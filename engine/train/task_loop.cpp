@@ -160,7 +160,13 @@ void TaskLoop::State::write_records(const char* hook) {
 }
 
 void TaskLoop::State::make_optimizer() {
-  optimizer = std::make_unique<AdamW>(hooks->parameters(), options.train.adamw);
+  const Parameters parameters = hooks->parameters();
+  for (const Parameter& p : parameters)
+    if (!options.train.learning_rate.contains(p.group))
+      throw StrategyError("'" + hooks->name() + "' in parameters",
+                          "'" + p.name + "' is of the unknown group '" + p.group + "'",
+                          "known: adapter, connector, prompt, base");
+  optimizer = std::make_unique<AdamW>(parameters, options.train.adamw);
 }
 
 void TaskLoop::State::prefetch() {
@@ -200,6 +206,9 @@ void TaskLoop::State::train(std::int64_t first_step) {
   for (const ExamplePtr& example : examples)
     lengths.push_back(static_cast<std::int64_t>(example->tokens.size()));
   const BatchOrder order(lengths, options.train.batch, derive(options.seed, {"order", task.index}));
+  log::debug("'", task.name, "': ", examples.size(), " examples, ", order.batches_per_epoch(),
+             " batches an epoch; padding would take ", std::llround(100.0 * order.padding()),
+             " % of their cells");
   const BatchSource batches = [&](std::int64_t index) {
     Batch batch;
     for (const std::int64_t i : order.batch(index))

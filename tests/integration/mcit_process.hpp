@@ -49,6 +49,9 @@ struct Ended {
   std::vector<std::string> warnings() const { return lines("warning: "); }
 };
 
+/// How long a process may take.
+inline std::chrono::minutes patience{3};
+
 /// A process that does not outlive the object.
 class Process {
  public:
@@ -119,7 +122,7 @@ class Process {
 
  private:
   static std::chrono::steady_clock::time_point deadline() {
-    return std::chrono::steady_clock::now() + std::chrono::seconds(180);
+    return std::chrono::steady_clock::now() + patience;
   }
   bool ended() {
     if (id_ > 0 && ::waitpid(id_, &status_, WNOHANG) == id_) id_ = 0;

@@ -1,5 +1,5 @@
-// @Class@: LoRA on each task in turn, with a pull back to where the last task ended. Change what it does, not
-// what it overrides: every hook and when it runs stands in <mcit/strategy.hpp>.
+// @Class@: LoRA on each task in turn, with a pull back to where the last task ended. Change what it does, not what it
+// overrides: every hook and when it runs stands in <mcit/strategy.hpp>.
 #include <mcit/parts/learner.hpp>
 #include <mcit/plugin.hpp>
 
@@ -7,20 +7,18 @@ namespace {
 
 using namespace mcit;
 
-class @Class @final : public Strategy {
+class @Class@ final : public Strategy {
  public:
-  // Settings of the [strategy] table, each with its default; an unknown key is an error that names the
-  // nearest one.
-  @Class @(const Params& params, Host& host)
-      : host_(host), learner_(parts::Learner::lora(params)), pull_(params.number("pull", 1e-3)) {
-  }
+  // Settings of the [strategy] table, each with its default; an unknown key is an error that names the nearest one.
+  @Class@(const Params& params, Host& host)
+      : host_(host), learner_(parts::Learner::lora(params)), pull_(params.number("pull", 1e-3)) {}
 
-  void attach(Backbone & backbone) override { learner_.attach(backbone, host_.generator()); }
+  void attach(Backbone& backbone) override { learner_.attach(backbone, host_.generator()); }
 
   void before_task(const Task&, Batches&, Backbone&) override { anchor_ = learner_.state(); }
 
   // The gradient of pull/2 |theta - anchor|^2, added without an autograd graph.
-  void on_gradients(Step & step) override {
+  void on_gradients(Step& step) override {
     for (const Parameter& p : step.trainable)
       if (p.value.grad().defined()) p.value.mutable_grad().add_(p.value.detach() - anchor_.at(p.name), pull_);
   }
@@ -57,5 +55,4 @@ class @Class @final : public Strategy {
 
 }  // namespace
 
-MCIT_PLUGIN("@name@", "0.1.0",
-            mcit::strategy<@Class @>("@name@", "LoRA with a pull towards the last task's solution"))
+MCIT_PLUGIN("@name@", "0.1.0", mcit::strategy<@Class@>("@name@", "LoRA with a pull towards the last task's solution"))

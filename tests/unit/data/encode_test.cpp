@@ -276,9 +276,9 @@ TEST_CASE("a row that the model cannot hold is refused by its id") {
 }
 
 TEST_CASE("an unknown template and a foreign tokenizer are refused") {
-  CHECK_THROWS_MATCHES(Encoder(base_tokenizer(), {.prompt_template = "plian", .image_token_id = 3}),
+  CHECK_THROWS_MATCHES(Encoder(base_tokenizer(), {.prompt_template = "lava", .image_token_id = 3}),
                        ConfigError,
-                       Message("prompt template: unknown template 'plian'; did you mean 'plain'?"));
+                       Message("prompt template: unknown template 'lava'; did you mean 'llava'?"));
   CHECK_THROWS_MATCHES(Encoder(base_tokenizer(), {.prompt_template = "zephyr", .image_token_id = 3}),
                        ConfigError,
                        Message("prompt template: unknown template 'zephyr'; known: plain, llava, vicuna_v1"));
@@ -294,7 +294,7 @@ TEST_CASE("a prompt whose ids change when the answer follows is refused by its i
     "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
     "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
               "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-              "vocab": {"<image>": 0, "q": 1, " ": 2, "a": 3, "q ": 4}, "merges": ["q  "]}})",
+              "vocab": {"<image>": 0, "q": 1, " ": 2, "a": 3, "q ": 4}, "merges": [["q", " "]]}})",
                                                  "merging.json");
   const Encoder encoder(merging, {.prompt_template = "plain", .image_tokens = 1, .image_token_id = 0});
   CHECK_NOTHROW(encoder.train(row("", {{"a", "a"}}), 0, 0));

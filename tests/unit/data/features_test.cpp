@@ -164,8 +164,8 @@ TEST_CASE("stores that write at the same time leave a whole file") {
   Pictures p(150);
   {
     FeatureStore a = p.store(), b = p.store();
-    std::thread other([&] { b.prefetch(p.paths); });
-    a.prefetch(p.paths);
+    std::thread other([&] { all(b, p.paths); });
+    all(a, p.paths);
     other.join();
   }
   CHECK(std::filesystem::file_size(p.file()) % kRecord == 0);

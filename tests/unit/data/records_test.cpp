@@ -34,7 +34,8 @@ TEST_CASE("a training array of CoIN gives its turns, with the image mark taken o
   // The shape of CoIN's ScienceQA and VQAv2 instruction files.
   const auto records = parse(RecordKind::train, R"([
     {"id": "a/1", "image": "COCO/1.jpg", "conversations": [
-      {"from": "human", "value": "<image>\nWhat is it?\nAnswer in one word."}, {"from": "gpt", "value": "cat "},
+      {"from": "human", "value": "<image>\nWhat is it?\nAnswer in one word."},
+      {"from": "gpt", "value": "cat "},
       {"from": "human", "value": "And its colour?"}, {"from": "gpt", "value": "black"}]},
     {"question_id": 17, "conversations": [
       {"from": "human", "value": "Sum?\n<image>"}, {"from": "gpt", "value": 4}]},
@@ -118,7 +119,8 @@ TEST_CASE("a malformed row is refused with file, row and key") {
        R"({"id": 1, "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": " \n"}]})",
        "conversations[1]: the answer is empty"},
       {RecordKind::train,
-       R"({"id": 1, "image": 5, "conversations": [{"from": "human", "value": 1}, {"from": "gpt", "value": 2}]})",
+       R"({"id": 1, "image": 5, "conversations": [{"from": "human", "value": 1}, {"from": "gpt",
+           "value": 2}]})",
        "image: expected a text"},
       {RecordKind::test, R"({"text": "q", "answer": "a"})", "lacks 'question_id'"},
       {RecordKind::test, R"({"question_id": {}, "text": "q", "answer": "a"})",

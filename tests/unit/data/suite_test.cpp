@@ -159,7 +159,7 @@ TEST_CASE("an optional key that is misspelt finds its near name too") {
 
 TEST_CASE("values out of range and missing keys are refused with their line") {
   CHECK(refusal(replaced(kSuite, "chance = 50", "chance = 101")) ==
-        "suite.toml:13: tasks.0.chance: must be at most 100, found 101");
+        "suite.toml:13: tasks.0.chance: must be at most 100.0, found 101.0");
   CHECK(refusal(replaced(kSuite, "max_new_tokens = 4", "max_new_tokens = 0")) ==
         "suite.toml:14: tasks.0.max_new_tokens: must be at least 1, found 0");
   CHECK(refusal(replaced(kSuite, "steps = 120", "steps = -1")).find("tasks.0.steps: must be at least 0") !=

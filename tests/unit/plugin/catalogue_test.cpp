@@ -1,5 +1,6 @@
 #include "plugin/catalogue.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -63,8 +64,9 @@ class AsNobody {
 
 TEST_CASE("A folder of bad plugins costs one line each, and the good one works") {
   const test::PluginFolder folder;
-  for (const char* name : {"no_section", "other_epoch", "wrong_torch", "wrong_compiler", "liar", "short_descriptor", "no_descriptor",
-                           "no_strategies", "bad_name", "unresolved", "good"})
+  for (const char* name :
+       {"no_section", "other_epoch", "wrong_torch", "wrong_compiler", "liar", "short_descriptor",
+        "no_descriptor", "no_strategies", "bad_name", "unresolved", "good"})
     folder.take(name);
   write_atomic(folder / "text.so", "not ELF");
   fs::create_symlink(folder / "nowhere", folder / "dangling.so");
@@ -95,9 +97,11 @@ TEST_CASE("A strategy that no plugin provides is an error with near names and wh
   folder.take("wrong_torch");
   const Catalogue catalogue = catalogue_of({folder.path()});
   QuietHost host;
-  CHECK_THROWS_MATCHES(catalogue.create("goood", Params(), host), PluginError,
-                       MessageMatches(ContainsSubstring("strategy 'goood': no plugin provides it; did you mean 'good'?; not taken: ") &&
-                                      ContainsSubstring("wrong_torch.so (built with torch=2.10.0; this engine has torch=2.11.0)")));
+  CHECK_THROWS_MATCHES(
+      catalogue.create("goood", Params(), host), PluginError,
+      MessageMatches(
+          ContainsSubstring("strategy 'goood': no plugin provides it; did you mean 'good'?; not taken: ") &&
+          ContainsSubstring("wrong_torch.so (built with torch=2.10.0; this engine has torch=2.11.0)")));
 }
 
 TEST_CASE("Failures of a constructor name the strategy; a setting's error stays one") {
@@ -107,13 +111,15 @@ TEST_CASE("Failures of a constructor name the strategy; a setting's error stays 
   folder.take("good");
   const Catalogue catalogue = catalogue_of({folder.path()});
   QuietHost host;
-  CHECK_THROWS_MATCHES(catalogue.create("throws_standard", Params(), host), StrategyError,
-                       MessageMatches(ContainsSubstring("'throws_standard' in its constructor: no memory for the keys")));
+  CHECK_THROWS_MATCHES(
+      catalogue.create("throws_standard", Params(), host), StrategyError,
+      MessageMatches(ContainsSubstring("'throws_standard' in its constructor: no memory for the keys")));
   CHECK_THROWS_MATCHES(catalogue.create("throws_number", Params(), host), StrategyError,
                        MessageMatches(ContainsSubstring("threw something that is no std::exception")));
   CHECK_THROWS_MATCHES(catalogue.create("throws_setting", Params(), host), ConfigError,
                        MessageMatches(ContainsSubstring("strategy.rank: must be positive")));
-  CHECK_THROWS_MATCHES(catalogue.create("makes_nothing", Params(), host), StrategyError, MessageMatches(ContainsSubstring("made nothing")));
+  CHECK_THROWS_MATCHES(catalogue.create("makes_nothing", Params(), host), StrategyError,
+                       MessageMatches(ContainsSubstring("made nothing")));
   CHECK_THROWS_MATCHES(catalogue.create("good", Params({{"rnk", std::int64_t{2}}}), host), ConfigError,
                        MessageMatches(ContainsSubstring("strategy.rnk: unknown key; did you mean 'rank'?")));
 }
@@ -136,8 +142,10 @@ TEST_CASE("A name twice in one folder refuses both files; another folder may sti
   first.take("throws_in_create");
   second.take("good");
   const Catalogue catalogue = catalogue_of({first.path(), second.path()});
-  CHECK(reason_of(catalogue, first / "a.so") == "strategy 'good' is also in b.so of the same folder; remove one of them");
-  CHECK(reason_of(catalogue, first / "b.so") == "strategy 'good' is also in a.so of the same folder; remove one of them");
+  CHECK(reason_of(catalogue, first / "a.so") ==
+        "strategy 'good' is also in b.so of the same folder; remove one of them");
+  CHECK(reason_of(catalogue, first / "b.so") ==
+        "strategy 'good' is also in a.so of the same folder; remove one of them");
   CHECK(catalogue.provider("good").file == second / "good.so");
   CHECK(catalogue.provider("throws_number").file == first / "throws_in_create.so");
 }
@@ -197,7 +205,7 @@ TEST_CASE("A folder that cannot be written serves its plugins all the same") {
   std::vector<PluginReport> reports;
   {
     const AsNobody nobody;
-    REQUIRE(::access(folder.path().c_str(), W_OK) != 0);
+    REQUIRE(::faccessat(AT_FDCWD, folder.path().c_str(), W_OK, AT_EACCESS) != 0);
     reports = catalogue_of({folder.path()}).reports();
   }
   ::chmod(folder.path().c_str(), 0755);
@@ -212,7 +220,8 @@ TEST_CASE("The search path: command line, settings, environment, the executable'
   ::unsetenv("MCIT_PLUGIN_PATH");
   std::vector<std::string> paths;
   for (const PluginFolder& folder : folders) paths.push_back(folder.path.string());
-  CHECK(paths == std::vector<std::string>{"/c1", "/c2", "/s", "/e1", "/e2", MCIT_BINARY_DIR "/lib/mcit/plugins"});
+  CHECK(paths ==
+        std::vector<std::string>{"/c1", "/c2", "/s", "/e1", "/e2", MCIT_BINARY_DIR "/lib/mcit/plugins"});
   CHECK_FALSE(folders.back().named);
 }
 

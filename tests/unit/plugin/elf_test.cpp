@@ -83,7 +83,9 @@ TEST_CASE("Damaged headers are refused or read within the file, by Boost.DLL too
     std::string bytes = whole;
     // One to four wrong bytes in the header or in the section table, where every length and offset stands.
     for (std::uint64_t n = 1 + rng.below(4); n > 0; --n) {
-      const std::size_t at = rng.chance(0.5) ? 16 + rng.below(48) : header.e_shoff + rng.below(header.e_shnum * sizeof(Elf64_Shdr));
+      const std::size_t at = rng.chance(0.5)
+                                 ? 16 + rng.below(48)
+                                 : header.e_shoff + rng.below(header.e_shnum * sizeof(Elf64_Shdr));
       bytes[at] = static_cast<char>(rng.below(256));
     }
     try {

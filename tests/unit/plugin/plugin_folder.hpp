@@ -8,9 +8,12 @@
 
 namespace mcit::test {
 
-inline const std::filesystem::path kFixtures = std::filesystem::path(MCIT_BINARY_DIR) / "tests/fixtures/plugins";
+inline const std::filesystem::path kFixtures =
+    std::filesystem::path(MCIT_BINARY_DIR) / "tests/fixtures/plugins";
 
-inline std::filesystem::path fixture(const std::string& name) { return kFixtures / ("fixture_" + name + ".so"); }
+inline std::filesystem::path fixture(const std::string& name) {
+  return kFixtures / ("fixture_" + name + ".so");
+}
 
 class PluginFolder : public TemporaryFolder {
  public:

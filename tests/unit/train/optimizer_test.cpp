@@ -251,7 +251,7 @@ TEST_CASE("the learning rate follows transformers' schedules step for step") {
   // transformers/optimization.py 5.23.0: _get_cosine_schedule_with_warmup_lr_lambda,
   // _get_linear_schedule_with_warmup_lr_lambda and _get_constant_schedule_with_warmup_lr_lambda.
   for (const auto& [warmup, total] : {std::pair{0, 1}, {0, 20}, {3, 20}, {20, 20}, {7, 200}})
-    for (int step = 0; step <= total; ++step) {
+    for (int step = 0; step < total; ++step) {
       INFO("warm-up " << warmup << ", step " << step << " of " << total);
       const double up = static_cast<double>(step) / std::max(1, warmup),
                    progress = static_cast<double>(step - warmup) / std::max(1, total - warmup);
