@@ -187,7 +187,8 @@ TEST_CASE("the listener hears each hook before it runs, and each call is counted
   for (const std::string& hook : hooks) CHECK(w.hooks.costs().at(hook).calls >= 1);
   CHECK(w.hooks.costs().at("loss").calls == 2);  // also the one that threw
   CHECK(w.hooks.costs().at("on_gradients").calls == 1);
-  CHECK(w.hooks.select({}, w.backbone).task == std::vector<std::int64_t>{3});
+  CHECK(w.hooks.select({{std::make_shared<Example>()}}, w.backbone).task == std::vector<std::int64_t>{3});
+  CHECK_THROWS_AS(w.hooks.select({}, w.backbone), StrategyError);  // one task for no example
   CHECK(w.hooks.stored_parameters() == 5);
 }
 
