@@ -154,9 +154,9 @@ StateDict initial_llava(const LlavaConfig& c, std::uint64_t seed) {
   const Initialiser init(seed);
   StateDict out;
   initial_vision(out, init, "vision_tower.vision_model.", c.vision);
-  init.linear(out, "multi_modal_projector.linear_1", 2 * c.text.hidden_size, c.vision.hidden_size, 1.0,
+  init.linear(out, "multi_modal_projector.linear_1", c.text.hidden_size, c.vision.hidden_size, 1.0,
               c.projector_bias);
-  init.linear(out, "multi_modal_projector.linear_2", c.text.hidden_size, 2 * c.text.hidden_size, 1.0,
+  init.linear(out, "multi_modal_projector.linear_2", c.text.hidden_size, c.text.hidden_size, 1.0,
               c.projector_bias);
   const DecoderConfig& t = c.text;
   const std::int64_t d = t.hidden_size, f = t.intermediate_size, q = t.num_attention_heads * t.head_dim,
