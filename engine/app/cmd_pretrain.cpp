@@ -30,7 +30,6 @@ struct Settings {
 
 Settings read_settings(const Config& config) {
   Settings s;
-  s.out = config.path("out", "");
   s.train.seed = static_cast<std::uint64_t>(config.integer("seed", 1, 0));
   s.threads = config.integer("threads", 1, 0, 1024);
   s.evaluate = config.integer("evaluate", s.evaluate, 0);
@@ -218,14 +217,14 @@ void measure(const Flags& flags, Settings s) {
 
 void pretrain(const Flags& flags) {
   Config config = Config::read(flags.config);
-  if (!flags.out.empty()) config.set("out=" + Json(std::filesystem::absolute(flags.out).string()).dump());
   for (const std::string& assignment : flags.sets) config.set(assignment);
   Settings s = read_settings(config);
   if (!flags.measure.empty()) {
     set_threads(s.threads);
     return measure(flags, s);
   }
-  if (s.out.empty()) throw ConfigError("out", "is not given", "--out DIR says where the model goes");
+  if (flags.out.empty()) throw ConfigError("--out", "is not given", "--out DIR says where the model goes");
+  s.out = flags.out;
   set_threads(s.threads);
   const std::filesystem::path assets = share_dir() / "mini";
   const mini::Pack pack(assets / "pack");
