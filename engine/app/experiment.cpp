@@ -169,7 +169,9 @@ std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
 }
 
 int set_threads(std::int64_t wanted) {
-  const int threads = wanted > 0 ? static_cast<int>(wanted) : std::max(1, hardware().usable_cores);
+  const bool given = std::getenv("OMP_NUM_THREADS") != nullptr;  // LibTorch has read it
+  const int usable = given ? at::get_num_threads() : hardware().usable_cores;
+  const int threads = wanted > 0 ? static_cast<int>(wanted) : std::max(1, usable);
   at::set_num_threads(threads);
   return threads;
 }

@@ -45,7 +45,7 @@ Suite open_suite(const std::string& name, const std::vector<std::string>& order,
 std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
                                      std::map<std::string, std::string>& data_hashes);
 
-/// Threads for tensor work: `wanted`, or the usable cores for 0.
+/// Threads for tensor work: `wanted`; for 0 what OMP_NUM_THREADS says, or the usable cores.
 int set_threads(std::int64_t wanted);
 
 /// Hash of the running executable and the SDK beside it: the code that computes an evaluation cell.

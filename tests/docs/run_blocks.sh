@@ -11,6 +11,7 @@ trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 for entry in configs docs benchmarks plugins; do ln -s "$root/$entry" "$entry"; done
 mkdir build runs blocks
+ln -s "$(dirname "$(dirname "$program")")" build/release
 cat >dev <<STUB
 #!/usr/bin/env bash
 case "\$1" in
