@@ -25,7 +25,7 @@ namespace {
 
 struct Flags {
   std::string model, data, strategy = "lora", adapter_in, vision_cache = "warm", report;
-  std::int64_t steps = 6, warmup = 2, batch = 4, rank = 16, experts = 8, eval_samples = 16, eval_batch = 16,
+  std::int64_t steps = 6, warmup = 2, batch = 4, rank = 16, experts = 8, eval_samples = 16, eval_batch = 8,
                max_new = 16, threads = 1;
   double alpha = 32.0, lr = 2e-4, projector_lr = 2e-5;
   bool fixed_len = false;

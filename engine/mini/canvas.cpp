@@ -182,7 +182,6 @@ void Canvas::draw(const Texture& drawing, const Place& place, const Paint& how, 
   const float half_u = static_cast<float>(level.width) / 2;
   const float half_v = static_cast<float>(level.height) / 2;
   if (how.outline) {
-    Paint plain;
     for (const auto& [dx, dy] : {std::pair{-1.2F, 0.0F}, {1.2F, 0.0F}, {0.0F, -1.2F}, {0.0F, 1.2F}}) {
       Place moved = place;
       moved.x += dx;

@@ -94,7 +94,7 @@ std::vector<Digit> read_digits(const fs::path& file) {
   std::vector<Digit> digits(bytes.size() / kRecord);
   for (std::size_t i = 0; i < digits.size(); ++i) {
     const char* record = bytes.data() + i * kRecord;
-    digits[i].value = record[0];
+    digits[i].value = static_cast<unsigned char>(record[0]);
     digits[i].test = record[1] == 1;
     for (std::size_t j = 0; j < 64; ++j) digits[i].ink[j] = static_cast<std::uint8_t>(record[2 + j]);
     const auto& ink = digits[i].ink;

@@ -192,7 +192,8 @@ Item Maker::ground() {
     where.width = where.height = between(rng_, 24, 31);
     const float slack = (32 - where.width) / 2;
     where.x = 16 + 32 * static_cast<float>(cells[i] % 2) + between(rng_, -slack, slack);
-    where.y = 16 + 32 * static_cast<float>(cells[i] / 2) + between(rng_, -slack, slack);
+    const auto row = cells[i] / 2;
+    where.y = 16 + 32 * static_cast<float>(row) + between(rng_, -slack, slack);
     draw(pack_.concepts[static_cast<std::size_t>(things[i])], where);
   }
   const std::string& name = pack_.concepts[static_cast<std::size_t>(things[0])].name;
