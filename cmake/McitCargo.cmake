@@ -1,7 +1,3 @@
-# mcit_cargo_library(<target> <folder> <library>) — a Rust static library as an imported target.
-#
-# Cargo's target folder lies in the per-user cache, named after lock file and compiler, so that every build tree and
-# every fresh clone shares one build of the crates.
 # The first cargo of 1.80 or newer that works: a rustup shim without a tool chain is passed over.
 function(_mcit_find_cargo)
   string(REPLACE ":" ";" folders "$ENV{PATH}:$ENV{HOME}/.cargo/bin:/usr/bin")
@@ -18,6 +14,10 @@ function(_mcit_find_cargo)
   endforeach()
 endfunction()
 
+# mcit_cargo_library(<target> <folder> <library>) — a Rust static library as an imported target.
+#
+# Cargo's target folder lies in the per-user cache, named after lock file and compiler, so that every build tree and
+# every fresh clone shares one build of the crates.
 function(mcit_cargo_library target folder library)
   _mcit_find_cargo()
   if(NOT MCIT_CARGO)

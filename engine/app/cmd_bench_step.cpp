@@ -31,17 +31,6 @@ struct Flags {
   bool fixed_len = false;
 };
 
-class BenchHost final : public Host {
- public:
-  void info(const std::string&) override {}
-  void warn(const std::string&) override {}
-  void record(const std::string&, double) override {}
-  at::Generator generator() override { return at::globalContext().defaultGenerator(at::kCPU); }
-  ExamplePtr example(std::int64_t, std::int64_t) override {
-    throw Error("host.example", "there is no earlier task");
-  }
-};
-
 class Idle final : public Strategy {
  public:
   Parameters parameters() const override { return {}; }
@@ -235,7 +224,7 @@ void bench_step(const Flags& flags) {
   const Catalogue catalogue(plugin_folders({}));
   std::map<std::string, Params::Value> settings = {{"rank", flags.rank}, {"alpha", flags.alpha}};
   if (flags.strategy == "moe_lora") settings["experts"] = flags.experts;
-  BenchHost host;
+  QuietHost host;
   const StrategyPtr strategy =
       catalogue.create(flags.strategy == "lora" ? "sequential" : flags.strategy, Params(settings), host);
   {

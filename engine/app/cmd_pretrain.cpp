@@ -71,6 +71,7 @@ Settings read_settings(const Config& config) {
   s.train.adam_lr = train.number("adam_lr", s.train.adam_lr, 0.0);
   s.train.clip = train.number("clip", s.train.clip, 0.0);
   s.train.patch_weight = train.number("patch_weight", s.train.patch_weight, 0.0);
+  s.train.token_weight = train.number("token_weight", s.train.token_weight, 0.0);
   s.train.clip_steps = train.integer("clip_steps", s.train.clip_steps, 0);
   s.train.clip_batch = train.integer("clip_batch", s.train.clip_batch, 2);
   s.train.clip_lr = train.number("clip_lr", s.train.clip_lr, 0.0);
@@ -92,6 +93,7 @@ Settings read_settings(const Config& config) {
     *weight = mix.number(name, *weight, 0.0);
   s.mixture.jitter = mix.number("jitter", s.mixture.jitter, 0.0, 1.0);
   s.mixture.max_letters = static_cast<int>(mix.integer("max_letters", s.mixture.max_letters, 1, 6));
+  s.mixture.turns = static_cast<int>(mix.integer("turns", s.mixture.turns, 1, 6));
   s.mixture.grid = static_cast<int>(v.image_size / v.patch_size);
   config.finish();
   if (v.image_size != mini::kSide)
@@ -119,6 +121,8 @@ class Source {
                   .image = pictured ? "drawn" : "",
                   .turns = {{sample.question, sample.answer}},
                   .golds = {sample.answer}};
+    for (const mini::Question& question : sample.more)
+      record.turns.emplace_back(question.text, question.answer);
     out.example = encoder_.train(record, 0, 0);
     if (pictured) {
       out.pixels =
@@ -154,9 +158,12 @@ std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& m
         if (sample.pixels.defined()) pixels.push_back(sample.pixels);
         batch.examples.push_back(std::make_shared<const Example>(std::move(sample.example)));
       }
-      const Tensor features = pixels.empty() ? Tensor() : model.vision_features(at::stack(pixels));
+      // The model asks for features while the tower is as it was loaded, for pixels once it was trained.
+      const Tensor features =
+          pixels.empty() || model.tower_changed() ? Tensor() : model.vision_features(at::stack(pixels));
       std::int64_t next = 0;
-      model.set_images({[&](const std::string&) { return features[next++]; }, {}});
+      model.set_images({[&](const std::string&) { return features[next++]; },
+                        [&](const std::string&) { return pixels[static_cast<std::size_t>(next++)]; }});
       Prefill prefill = model.prefill(batch, 12);
       const auto answers = model.decode(prefill, 12);
       for (std::size_t i = 0; i < answers.size(); ++i)
@@ -238,6 +245,13 @@ void pretrain(const Flags& flags) {
   };
   DecoderConfig& t = s.llava.text;
   t.vocab_size = s.clip.text.vocab_size = tokenizer.size();
+  for (const std::string& label : mixture.labels()) {
+    const auto words = mini::label_words(label);
+    const auto word = [&](const std::string& text) {
+      return text.empty() ? 0 : tokenizer.encode(" " + text, false).front();
+    };
+    s.train.patch_words.push_back({word(words.first), word(words.second)});
+  }
   t.bos_token_id = s.clip.text.bos_token_id = id("<s>");
   t.eos_token_ids = {id("</s>")};
   t.pad_token_id = id("<pad>");

@@ -151,88 +151,107 @@ void write_views(const RunDir& run, const RunResult& result) {
                            result.stage_names()));
 }
 
-void run_command(const Flags& flags, const std::string& command_line) {
-  Config config = flags.resume.empty() ? gather(flags) : resumed(flags);
-  Settings s = read_settings(config);
-  const at::Device device = open_device(s.device);
-  const int threads = set_threads(s.threads);
-
-  const bool fresh = flags.resume.empty();  // then the settings hold the command line's folders already
-  const std::vector<std::filesystem::path> dirs(flags.plugin_dirs.begin(), flags.plugin_dirs.end());
-  const Catalogue catalogue(
-      plugin_folders(fresh ? std::vector<std::filesystem::path>() : dirs, s.plugin_path));
+/// The settings of a fresh run hold the command line's plugin folders already; those of a resumed run hold
+/// the ones it began with.
+Catalogue find_plugins(const Flags& flags, const Settings& s) {
+  std::vector<std::filesystem::path> more;
+  if (!flags.resume.empty()) more.assign(flags.plugin_dirs.begin(), flags.plugin_dirs.end());
+  Catalogue catalogue(plugin_folders(more, s.plugin_path));
   catalogue.announce();
-  const PluginReport& provider = catalogue.provider(s.strategy);  // before anything is written
+  return catalogue;
+}
 
-  const Suite suite = open_suite(s.suite, s.order, s.data);
-  OpenModel open = open_model(find_model(s.model), device, s.pad_square);
-  const Encoder encoder =
-      make_encoder(open, s.prompt_template.empty() ? suite.prompt_template : s.prompt_template);
-  RunResult result;
-  std::vector<StreamTask> tasks = encode_suite(suite, encoder, result.provenance.data);
-  for (std::size_t j = 0; j < tasks.size(); ++j) {
-    StreamTask& task = tasks[j];
-    const double per_epoch = static_cast<double>(task.train.size()) /
-                             static_cast<double>(s.loop.train.batch * s.loop.train.accumulation);
-    if (s.epochs > 0.0)
-      task.steps = static_cast<std::int64_t>(std::max(1.0, std::ceil(per_epoch * s.epochs)));
-    else if (task.steps == 0)
-      task.steps = s.loop.train.steps;
-    result.tasks.push_back({task.info.name, task.info.test_examples, suite.tasks[j].chance});
+/// Steps of a task: by the settings' epochs, else by the suite, else by the settings' steps.
+std::int64_t steps_of(const StreamTask& task, const Settings& s) {
+  if (s.epochs <= 0.0) return task.steps > 0 ? task.steps : s.loop.train.steps;
+  const double per_epoch = static_cast<double>(task.train.size()) /
+                           static_cast<double>(s.loop.train.batch * s.loop.train.accumulation);
+  return static_cast<std::int64_t>(std::max(1.0, std::ceil(per_epoch * s.epochs)));
+}
+
+/// Everything a run needs, read and checked before its folder exists: what is wrong leaves nothing behind.
+struct Prepared {
+  at::Device device;
+  int threads;
+  Catalogue catalogue;
+  const PluginReport& provider;  ///< of the strategy
+  Suite suite;
+  OpenModel open;
+  Encoder encoder;
+  RunResult head;  ///< what the result says before the first stage
+  std::vector<StreamTask> tasks;
+  std::unique_ptr<FeatureStore> features;
+  Params params;  ///< of the strategy
+
+  Prepared(const Flags& flags, const Settings& s)
+      : device(open_device(s.device)),
+        threads(set_threads(s.threads)),
+        catalogue(find_plugins(flags, s)),
+        provider(catalogue.provider(s.strategy)),
+        suite(open_suite(s.suite, s.order, s.data)),
+        open(open_model(find_model(s.model), device, s.pad_square)),
+        encoder(make_encoder(open, s.prompt_template.empty() ? suite.prompt_template : s.prompt_template)),
+        tasks(encode_suite(suite, encoder, head.provenance.data)),
+        features(install_features(open, static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
+                                  static_cast<int>(s.loader_threads))),
+        params(s.params, "strategy") {
+    for (std::size_t j = 0; j < tasks.size(); ++j) {
+      tasks[j].steps = steps_of(tasks[j], s);
+      head.tasks.push_back({tasks[j].info.name, tasks[j].info.test_examples, suite.tasks[j].chance});
+    }
+    QuietHost host;  // made once before anything is on disk, so that a wrong key stops the run here
+    catalogue.create(s.strategy, params, host);
   }
+};
 
-  RunResult head = std::move(result);
-  head.suite = suite.name;
+void describe(Prepared& run, const Settings& s, const std::string& command_line, const RunDir& dir) {
+  RunResult& head = run.head;
+  head.suite = run.suite.name;
   head.strategy = s.strategy;
   head.seed = s.seed;
-  std::unique_ptr<FeatureStore> features = install_features(
-      open, static_cast<std::uint64_t>(s.feature_memory_mb) << 20, static_cast<int>(s.loader_threads));
+  Provenance& p = head.provenance;
+  p.command = command_line;
+  p.config = read_file(dir.config());
+  p.seeds = {{"run", std::to_string(s.seed)}};
+  p.build = build_info();
+  p.build_tag = MCIT_BUILD_TAG;
+  p.plugin_file = run.provider.file.filename().string();
+  p.plugin_hash = run.provider.hash;
+  p.model = s.model;
+  p.model_hash = run.open.hash;
+  p.device = run.device.str();
+  p.dtype = at::toString(run.open.model->dtype());
+  p.threads = run.threads;
+  p.hardware = hardware();
+  p.started = utc_now();
+}
+
+void run_command(const Flags& flags, const std::string& command_line) {
+  const bool fresh = flags.resume.empty();
+  Config config = fresh ? gather(flags) : resumed(flags);
+  Settings s = read_settings(config);
+  Prepared run(flags, s);
+  config.child("strategy").adopt(run.params.resolved());
+
   if (s.cell_cache) s.loop.cell_cache = user_cache_dir() / "cells";
   s.loop.engine_hash = engine_hash();
-  s.loop.stop_after = flags.stop_after;
-
-  // Made once before anything is on disk: a wrong key must not leave a folder behind.
-  Params params(s.params, "strategy");
-  struct Probe final : Host {
-    void info(const std::string&) override {}
-    void warn(const std::string&) override {}
-    void record(const std::string&, double) override {}
-    at::Generator generator() override { return at::globalContext().defaultGenerator(at::kCPU); }
-    ExamplePtr example(std::int64_t, std::int64_t) override {
-      throw Error("host.example", "no task was trained yet");
-    }
-  } probe;
-  catalogue.create(s.strategy, params, probe);
-  config.child("strategy").adopt(params.resolved());
   s.loop.strategy_hash =
-      Hasher().field(provider.hash).field(s.strategy).field(config.child("strategy").resolved()).hex();
+      Hasher().field(run.provider.hash).field(s.strategy).field(config.child("strategy").resolved()).hex();
+  s.loop.stop_after = flags.stop_after;
 
   RunDir dir = open_run(flags, s);
   log::add_file(dir.log());
   if (fresh) write_atomic(dir.config(), config.resolved());
-  head.provenance.command = command_line;
-  head.provenance.config = read_file(dir.config());
-  head.provenance.seeds = {{"run", std::to_string(s.seed)}};
-  head.provenance.build = build_info();
-  head.provenance.build_tag = MCIT_BUILD_TAG;
-  head.provenance.plugin_file = provider.file.filename().string();
-  head.provenance.plugin_hash = provider.hash;
-  head.provenance.model = s.model;
-  head.provenance.model_hash = open.hash;
-  head.provenance.device = device.str();
-  head.provenance.dtype = at::toString(open.model->dtype());
-  head.provenance.threads = threads;
-  head.provenance.hardware = hardware();
-  head.provenance.started = utc_now();
+  describe(run, s, command_line, dir);
 
-  const DecodeText decode = [&](const std::vector<std::int64_t>& ids) { return encoder.decode(ids); };
-  TaskLoop loop({*open.model, open.hash, tasks, features.get(), decode, dir}, s.loop);
-  const StrategyPtr strategy = catalogue.create(s.strategy, params, loop.host());
-  log::info("strategy '", s.strategy, "', suite '", suite.name, "' (", tasks.size(), " tasks), seed ", s.seed,
-            ", ", device.str(), ", ", threads, threads == 1 ? " thread" : " threads");
+  const DecodeText decode = [&](const std::vector<std::int64_t>& ids) { return run.encoder.decode(ids); };
+  TaskLoop loop({*run.open.model, run.open.hash, run.tasks, run.features.get(), decode, dir}, s.loop);
+  const StrategyPtr strategy = run.catalogue.create(s.strategy, run.params, loop.host());
+  log::info("strategy '", s.strategy, "', suite '", run.suite.name, "' (", run.tasks.size(), " tasks), seed ",
+            s.seed, ", ", run.device.str(), ", ", run.threads, run.threads == 1 ? " thread" : " threads");
   const Stopwatch watch;
   try {
-    const RunResult done = loop.run(*strategy, s.strategy, head, !fresh);
+    const RunResult done = loop.run(*strategy, s.strategy, run.head, !fresh);
     write_views(dir, done);
     std::cout << comparison_terminal(compare_runs({{dir.root().string(), done}}),
                                      console::width(console::Stream::out),

@@ -168,6 +168,12 @@ std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
   return out;
 }
 
+at::Generator QuietHost::generator() { return at::globalContext().defaultGenerator(at::kCPU); }
+
+ExamplePtr QuietHost::example(std::int64_t, std::int64_t) {
+  throw Error("host.example", "no task was trained yet");
+}
+
 int set_threads(std::int64_t wanted) {
   const bool given = std::getenv("OMP_NUM_THREADS") != nullptr;  // LibTorch has read it
   const int usable = given ? at::get_num_threads() : hardware().usable_cores;

@@ -12,6 +12,7 @@
 #include "data/features.hpp"
 #include "data/preprocessor.hpp"
 #include "data/suite.hpp"
+#include "mcit/strategy.hpp"
 #include "model/mllm.hpp"
 #include "train/task_loop.hpp"
 
@@ -44,6 +45,16 @@ Suite open_suite(const std::string& name, const std::vector<std::string>& order,
 /// @param data_hashes file -> hash of what was read
 std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
                                      std::map<std::string, std::string>& data_hashes);
+
+/// A host for a strategy outside a run: what it says goes nowhere, and it has met no task.
+class QuietHost final : public Host {
+ public:
+  void info(const std::string&) override {}
+  void warn(const std::string&) override {}
+  void record(const std::string&, double) override {}
+  at::Generator generator() override;  ///< the process's own
+  ExamplePtr example(std::int64_t, std::int64_t) override;
+};
 
 /// Threads for tensor work: `wanted`; for 0 what OMP_NUM_THREADS says, or the usable cores.
 int set_threads(std::int64_t wanted);

@@ -245,19 +245,19 @@ StageCost RunResult::total_cost() const {
 
 RunResult make_result(std::string suite, std::string strategy, std::uint64_t seed,
                       std::vector<TaskResult> tasks,
-                      std::vector<std::pair<std::string, std::vector<std::int64_t>>> stages) {
+                      const std::vector<std::pair<std::string, std::vector<std::int64_t>>>& stages) {
   RunResult result;
   result.suite = std::move(suite);
   result.strategy = std::move(strategy);
   result.seed = seed;
   result.tasks = std::move(tasks);
   std::vector<std::int64_t> learned_at(result.tasks.size(), 0);
-  for (auto& [name, trained] : stages) {
+  for (const auto& [name, trained] : stages) {
     for (const std::int64_t task : trained) {
       std::int64_t& stage = learned_at.at(static_cast<std::size_t>(task));
       if (stage == 0) stage = static_cast<std::int64_t>(result.stages.size()) + 1;
     }
-    result.stages.push_back({std::move(name), std::move(trained), {}, {}});
+    result.stages.push_back({name, trained, {}, {}});
   }
   const auto count = static_cast<std::int64_t>(result.stages.size());
   result.matrix = AccuracyMatrix(result.task_names(), count, std::move(learned_at));

@@ -94,7 +94,7 @@ struct RunResult {
 /// Tasks, stages and empty matrices of a run that is about to start.
 RunResult make_result(std::string suite, std::string strategy, std::uint64_t seed,
                       std::vector<TaskResult> tasks,
-                      std::vector<std::pair<std::string, std::vector<std::int64_t>>> stages);
+                      const std::vector<std::pair<std::string, std::vector<std::int64_t>>>& stages);
 
 /// Atomically. Metrics are computed here from the matrices, never stored by hand.
 void write_result(const std::filesystem::path& file, const RunResult& result);

@@ -59,6 +59,13 @@ std::vector<std::string> vocabulary(const Pack& pack) {
   return {words.begin(), words.end()};
 }
 
+std::pair<std::string, std::string> label_words(const std::string& label) {
+  if (label == "background") return {};
+  std::vector<std::string> words = phrases::words_of(label);
+  if (words.front() == "flag" || words.front() == "glyph") words.erase(words.begin());
+  return {words.front(), words.back()};
+}
+
 /// One picture in the making: what was put where, and the text about it.
 class Scene {
  public:
@@ -77,10 +84,19 @@ class Scene {
   void copy();
   void handwritten();
 
-  Sample finish(std::string_view kind) {
+  Sample finish(std::string_view kind, int turns) {
     canvas_.finish(rng_, m_.options_.jitter);
-    return {canvas_.pixels(),    std::move(question_), std::move(answer_),
-            std::move(caption_), std::string(kind),    canvas_.patches(m_.options_.grid)};
+    rng_.shuffle(pending_);
+    if (rng_.chance(0.4)) pending_.push_back(word_game());
+    if (pending_.size() >= static_cast<std::size_t>(turns))
+      pending_.resize(static_cast<std::size_t>(turns - 1));
+    return {canvas_.pixels(),
+            std::move(question_),
+            std::move(answer_),
+            std::move(pending_),
+            std::move(caption_),
+            std::string(kind),
+            canvas_.patches(m_.options_.grid)};
   }
 
  private:
@@ -102,6 +118,12 @@ class Scene {
   void background(const Item* shape = nullptr);
   /// 2-4 items in quadrants or halves; fills items_ and places_.
   void arrange();
+  Question ask_what(std::size_t item);   ///< what is at a place, of an arrangement
+  Question ask_where(std::size_t item);  ///< where one is
+  Question word_game();                  ///< repeat words, or one of them; needs no picture
+  void ask(Question question) { question_ = std::move(question.text), answer_ = std::move(question.answer); }
+  /// Leaves a question about each item for later turns, but about those that were spoken of.
+  void leave_questions(std::initializer_list<std::size_t> spoken_of);
   std::string random_text(std::size_t length);
   /// Writes 1..max_letters characters on a fresh background.
   std::string write_text();
@@ -112,6 +134,7 @@ class Scene {
   std::string question_, answer_, caption_;
   std::vector<Item> items_;
   std::vector<std::string> places_;
+  std::vector<Question> pending_;  ///< what else could be asked, no answer in another's text
 };
 
 Scene::Item Scene::random_concept() {
@@ -244,29 +267,39 @@ void Scene::arrange() {
       fill(phrases::kCaptionTwo, {{"a", with_article(items_[0].name)}, {"b", with_article(items_[1].name)}});
 }
 
+Question Scene::ask_what(std::size_t item) {
+  return {fill(pick(rng_, phrases::kScene), {{"place", places_[item]}}), items_[item].name};
+}
+
+Question Scene::ask_where(std::size_t item) {
+  const std::string& place = places_[item];
+  const auto space = place.find(' ');
+  if (rng_.chance(0.7)) return {fill(pick(rng_, phrases::kPoint), {{"a", items_[item].name}}), place};
+  if (space == std::string::npos) return {fill(phrases::kSides[2], {{"a", items_[item].name}}), place};
+  const bool side = rng_.chance(0.5);
+  return {fill(phrases::kSides[side ? 0 : 1], {{"a", items_[item].name}}),
+          side ? place.substr(space + 1) : place.substr(0, space)};
+}
+
+void Scene::leave_questions(std::initializer_list<std::size_t> spoken_of) {
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    if (std::find(spoken_of.begin(), spoken_of.end(), i) == spoken_of.end())
+      pending_.push_back(rng_.chance(0.6) ? ask_what(i) : ask_where(i));
+  }
+}
+
 void Scene::scene() {
   arrange();
-  const auto i = rng_.below(items_.size());
-  question_ = fill(pick(rng_, phrases::kScene), {{"place", places_[i]}});
-  answer_ = items_[i].name;
+  const auto i = static_cast<std::size_t>(rng_.below(items_.size()));
+  ask(ask_what(i));
+  leave_questions({i});
 }
 
 void Scene::point() {
   arrange();
-  const auto i = rng_.below(items_.size());
-  const std::string& place = places_[i];
-  const auto space = place.find(' ');
-  if (rng_.chance(0.7)) {
-    question_ = fill(pick(rng_, phrases::kPoint), {{"a", items_[i].name}});
-    answer_ = place;
-  } else if (space != std::string::npos) {
-    const bool side = rng_.chance(0.5);
-    question_ = fill(phrases::kSides[side ? 0 : 1], {{"a", items_[i].name}});
-    answer_ = side ? place.substr(space + 1) : place.substr(0, space);
-  } else {
-    question_ = fill(phrases::kSides[2], {{"a", items_[i].name}});
-    answer_ = place;
-  }
+  const auto i = static_cast<std::size_t>(rng_.below(items_.size()));
+  ask(ask_where(i));
+  leave_questions({i});
 }
 
 void Scene::relation() {
@@ -337,11 +370,16 @@ void Scene::read() {
   const std::string text = write_text();
   const std::string letters = spelled(text);
   caption_ = fill(phrases::kCaptionText, {{"a", letters}});
-  if (text.size() > 1 && rng_.chance(0.25)) {
-    auto n = static_cast<std::size_t>(rng_.below(std::min<std::size_t>(text.size(), 3)));
-    const bool last = n == text.size() - 1;
-    question_ = fill(pick(rng_, phrases::kNth), {{"nth", phrases::kNths[last ? 3 : n]}});
-    answer_ = letters.substr(2 * n, 1);
+  if (text.size() > 1 && rng_.chance(0.35)) {
+    for (std::size_t n = 0; n < text.size() && n < 4; ++n) {
+      const bool last = n == text.size() - 1;
+      if (n == 3 && !last) break;
+      pending_.push_back({fill(pick(rng_, phrases::kNth), {{"nth", phrases::kNths[last ? 3 : n]}}),
+                          letters.substr(2 * n, 1)});
+    }
+    rng_.shuffle(pending_);
+    ask(pending_.back());
+    pending_.pop_back();
   } else {
     question_ = pick(rng_, phrases::kRead);
     answer_ = letters;
@@ -403,10 +441,11 @@ void Scene::yes_no() {
   answer_ = yes ? "yes" : "no";
   if (rng_.chance(0.3)) {
     arrange();
-    const auto i = rng_.below(items_.size());
-    const auto other = (i + 1 + rng_.below(items_.size() - 1)) % items_.size();
+    const auto i = static_cast<std::size_t>(rng_.below(items_.size()));
+    const auto other = (i + 1 + static_cast<std::size_t>(rng_.below(items_.size() - 1))) % items_.size();
     question_ =
         fill(pick(rng_, phrases::kYesNoPlace), {{"a", items_[i].name}, {"place", places_[yes ? i : other]}});
+    leave_questions({i, other});
     return;
   }
   Item item = rng_.chance(0.5) ? random_shape() : random_concept();
@@ -454,18 +493,20 @@ void Scene::copy() {
   background();
   draw(item, random_place(22, 60));
   caption_ = fill(pick(rng_, phrases::kCaption), {{"a", with_article(item.name)}});
+  ask(word_game());
+}
+
+Question Scene::word_game() {
   std::vector<std::string> words(1 + rng_.below(4));
   for (std::string& word : words) word = pick(rng_, m_.vocabulary_);
   if (words.size() > 1 && rng_.chance(0.3)) {
     const auto n = static_cast<std::size_t>(rng_.below(std::min<std::size_t>(words.size(), 3)));
     const bool last = n == words.size() - 1;
-    question_ =
-        fill(pick(rng_, phrases::kPick), {{"nth", phrases::kNths[last ? 3 : n]}, {"list", join(words, " ")}});
-    answer_ = words[n];
-  } else {
-    question_ = fill(pick(rng_, phrases::kCopy), {{"list", join(words, " ")}});
-    answer_ = join(words, " ");
+    return {
+        fill(pick(rng_, phrases::kPick), {{"nth", phrases::kNths[last ? 3 : n]}, {"list", join(words, " ")}}),
+        words[n]};
   }
+  return {fill(pick(rng_, phrases::kCopy), {{"list", join(words, " ")}}), join(words, " ")};
 }
 
 namespace {
@@ -488,10 +529,10 @@ const std::vector<Kind>& kind_table() {
   return table;
 }
 
-Sample make(const Mixture& mixture, Rng& rng, const Kind& kind) {
+Sample make(const Mixture& mixture, Rng& rng, const Kind& kind, int turns) {
   Scene scene(mixture, rng);
   (scene.*kind.make)();
-  return scene.finish(kind.name);
+  return scene.finish(kind.name, turns);
 }
 
 }  // namespace
@@ -508,6 +549,7 @@ Mixture::Mixture(const Pack& pack, const MixtureOptions& options) : pack_(pack),
   if (!(options.jitter >= 0 && options.jitter <= 1)) throw ConfigError("jitter", "must lie in 0..1");
   if (options.max_letters < 1 || options.max_letters > 6)
     throw ConfigError("max_letters", "must lie in 1..6");
+  if (options.turns < 1 || options.turns > 6) throw ConfigError("turns", "must lie in 1..6");
 
   for (const Face& face : pack.faces) {
     if (!face.test) faces_.push_back(&face);
@@ -533,12 +575,12 @@ Sample Mixture::draw(Rng& rng) const {
   const double turn = rng.uniform() * cumulative_.back();
   const auto at = std::upper_bound(cumulative_.begin(), cumulative_.end(), turn);
   const auto index = std::min(static_cast<std::size_t>(at - cumulative_.begin()), cumulative_.size() - 1);
-  return make(*this, rng, kind_table()[index]);
+  return make(*this, rng, kind_table()[index], options_.turns);
 }
 
 Sample Mixture::draw(Rng& rng, std::string_view kind) const {
   for (const Kind& known : kind_table()) {
-    if (known.name == kind) return make(*this, rng, known);
+    if (known.name == kind) return make(*this, rng, known, 1);
   }
   throw ConfigError("kind", "the mixture has no '" + std::string(kind) + "'", suggestion(kind, kinds()));
 }

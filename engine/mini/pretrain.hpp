@@ -15,6 +15,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/random.hpp"
@@ -44,14 +45,21 @@ struct MixtureOptions {
   int grid = 8;         ///< patch labels to a side; must divide 64
   double jitter = 1.0;  ///< strength 0..1 of the change of style, 0 = drawings as they are
   int max_letters = 4;  ///< longest text to read, 1..6
+  int turns = 1;        ///< most questions about one picture, 1..6; none gives another's answer away
+};
+
+struct Question {
+  std::string text;
+  std::string answer;
 };
 
 struct Sample {
   std::array<std::uint8_t, kSide * kSide * 3> pixels;  ///< RGB, row by row
   std::string question;
   std::string answer;
-  std::string caption;  ///< a short true sentence about the picture, for the contrastive stage
-  std::string kind;     ///< field of MixtureWeights that it came from, e.g. "scene"
+  std::vector<Question> more;  ///< further turns of the same conversation
+  std::string caption;         ///< a short true sentence about the picture, for the contrastive stage
+  std::string kind;            ///< field of MixtureWeights that it came from, e.g. "scene"
   std::vector<std::int16_t>
       patches;  ///< grid * grid indices into Mixture::labels(), row by row; 0 = background
 };
@@ -66,7 +74,7 @@ class Mixture {
 
   Sample draw(Rng& rng) const;
 
-  /// A sample of one kind, for evaluating the base. Throws ConfigError for an unknown kind.
+  /// A sample of one kind with one question, for evaluating the base. Throws ConfigError for an unknown kind.
   Sample draw(Rng& rng, std::string_view kind) const;
 
   /// Names of the kinds, in the order of MixtureWeights.
@@ -90,6 +98,9 @@ class Mixture {
   std::vector<std::string> vocabulary_;
   int first_flag_ = 0, first_glyph_ = 0, first_shape_ = 0;  ///< label indices
 };
+
+/// First and last word of what a patch label shows, without "flag" and "glyph"; empty for the background.
+std::pair<std::string, std::string> label_words(const std::string& label);
 
 /// Every word that the base or a stream task over `pack` may use, sorted.
 std::vector<std::string> vocabulary(const Pack& pack);

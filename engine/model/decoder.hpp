@@ -38,7 +38,8 @@ class Decoder {
   /// @param prefix of the tensor names, e.g. "language_model."
   Decoder(DecoderConfig config, StateDict& tensors, const std::string& prefix);
 
-  Tensor embed(const Tensor& tokens) const;  ///< [N] -> [N, d]
+  Tensor embed(const Tensor& tokens) const;               ///< [N] -> [N, d]
+  const Tensor& embedding() const { return embedding_; }  ///< [V, d]
 
   /// Hidden states after the final norm.
   /// @param x     [N, d] packed rows of route.rows

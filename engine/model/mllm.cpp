@@ -94,7 +94,13 @@ at::Device open_device(const std::string& name) {
   if (!at::globalContext().hasCUDA() || at::getNumGPUs() == 0)
     throw ConfigError("device", "'" + name + "' was asked for, but there is no CUDA device",
                       "use device = \"cpu\"");
-  return at::Device(name == "cuda" ? "cuda:0" : name);
+  const std::string number = name == "cuda" ? "0" : name.substr(5);
+  const auto count = static_cast<long>(at::getNumGPUs());
+  if (number.empty() || number.size() > 3 || number.find_first_not_of("0123456789") != std::string::npos ||
+      std::stol(number) >= count)
+    throw ConfigError("device", "there is no '" + name + "'",
+                      "this machine has cuda:0" + (count > 1 ? " to cuda:" + std::to_string(count - 1) : ""));
+  return at::Device("cuda:" + number);
 }
 
 AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, std::int64_t end_token)

@@ -77,6 +77,13 @@ class Mllm final : public Backbone {
   /// Features of pictures before the connector. [B, 3, S, S] -> [B, image_tokens, D]; on the graph in grad
   /// mode.
   Tensor vision_features(const Tensor& pixels) const;
+  /// What the decoder reads of pictures: features through the connector. [B, image_tokens, D] -> [.., d]
+  Tensor visual_tokens(const Tensor& features) {
+    return connector_.forward(features.reshape({-1, features.size(-1)}), route_, training_)
+        .reshape({features.size(0), features.size(1), -1});
+  }
+  /// The decoder's token embedding. [V, d]
+  const Tensor& embedding() const { return decoder_.embedding(); }
   /// The tower's hidden states up to the feature layer, class token included. [B, 1 + patches, D]
   Tensor vision_hidden(const Tensor& pixels) const {
     return vision_.hidden(pixels, feature_layer_, training_);

@@ -44,12 +44,7 @@ void HookRunner::on_stream_begin(const StreamInfo& stream) {
 std::vector<Stage> HookRunner::plan(const StreamInfo& stream) {
   return run("plan", false, [&] {
     std::vector<Stage> stages = strategy_.plan(stream);
-    for (const Stage& stage : stages)
-      for (const std::int64_t task : stage.tasks)
-        if (task < 0 || task >= static_cast<std::int64_t>(stream.tasks.size()))
-          throw Error("stage '" + stage.name + "'", "names task " + std::to_string(task) +
-                                                        " of a stream of " +
-                                                        std::to_string(stream.tasks.size()));
+    check_plan(stages, stream);
     return stages;
   });
 }

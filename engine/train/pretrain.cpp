@@ -88,8 +88,7 @@ void initial_vision(StateDict& out, const Initialiser& init, const std::string& 
 
 /// Matrices inside blocks go to Muon; embeddings, norms, biases and the patch head to AdamW.
 bool is_block_matrix(const Parameter& p) {
-  return p.value.dim() == 2 && p.name.find("embed") == std::string::npos &&
-         p.name.find("lm_head") == std::string::npos && p.name != "patch_head";
+  return p.value.dim() == 2 && p.name.find("embed") == std::string::npos && !p.name.ends_with("_head");
 }
 
 void split_parameters(const Parameters& all, Parameters& matrices, Parameters& rest) {
@@ -129,6 +128,52 @@ struct LanguageBatch {
   Batch batch;
   Tensor pixels;         ///< [pictures, 3, S, S]
   Tensor patch_targets;  ///< [pictures * patches]
+};
+
+/// Losses that live in training alone: what each patch of a picture shows and where it lies.
+class PatchTasks {
+ public:
+  PatchTasks(const Mllm& model, const PretrainOptions& options) : o_(options) {
+    if (o_.patch_labels == 0) return;
+    const Initialiser init(o_.seed);
+    const std::int64_t width = model.config().vision.hidden_size, d = model.config().text.hidden_size;
+    side_ = model.config().vision.image_size / model.config().vision.patch_size;
+    heads_.push_back({"patch_head", init.normal("patch_head", {o_.patch_labels, width}, 0.02), "base"});
+    if (o_.token_weight == 0.0) return;
+    heads_.push_back({"place_head", init.normal("place_head", {2 * side_, d}, 0.02), "base"});
+    words_ = at::empty({o_.patch_labels, 2}, at::kLong);
+    for (std::int64_t i = 0; i < o_.patch_labels; ++i)
+      for (std::int64_t k = 0; k < 2; ++k)
+        words_[i][k] = o_.patch_words[static_cast<std::size_t>(i)][static_cast<std::size_t>(k)];
+  }
+  const Parameters& heads() const { return heads_; }
+
+  /// @param features [pictures, patches, D] @param targets label of each patch [pictures * patches]
+  Tensor loss(Mllm& model, const Tensor& features, const Tensor& targets) const {
+    const Tensor label = at::cross_entropy_loss(at::linear(features, heads_[0].value).flatten(0, 1), targets);
+    if (o_.token_weight == 0.0) return o_.patch_weight * label;
+    Tensor tokens = model.visual_tokens(features);
+    tokens = tokens * at::rsqrt(tokens.square().mean(-1, true) + 1e-5);
+    const Tensor where = at::linear(tokens, heads_[1].value).flatten(0, 1);
+    const Tensor index = at::arange(features.size(1)).repeat({features.size(0)});
+    const Tensor place = at::cross_entropy_loss(where.narrow(1, 0, side_), at::floor_divide(index, side_)) +
+                         at::cross_entropy_loss(where.narrow(1, side_, side_), at::remainder(index, side_));
+    Tensor word;
+    const Tensor shown = targets.nonzero().squeeze(1);
+    if (shown.numel() > 0) {
+      const Tensor log_p =
+          at::log_softmax(at::linear(tokens.flatten(0, 1).index_select(0, shown), model.embedding()), -1);
+      word = -log_p.gather(1, words_.index_select(0, targets.index_select(0, shown))).mean();
+    }
+    const Tensor both = word.defined() ? word + place : place;
+    return o_.patch_weight * label + o_.token_weight * both;
+  }
+
+ private:
+  const PretrainOptions& o_;
+  std::int64_t side_ = 0;
+  Parameters heads_;
+  Tensor words_;  ///< [labels, 2]
 };
 
 LanguageBatch draw_batch(const PretrainSource& source, std::int64_t step, std::int64_t size) {
@@ -201,12 +246,8 @@ StateDict initial_clip(const ClipConfig& c, std::uint64_t seed) {
 bool pretrain_language(Mllm& model, const PretrainSource& source, const PretrainOptions& o,
                        const std::filesystem::path& snapshot, PretrainReport& report) {
   Parameters all = model.parameters("all");
-  Tensor head;
-  if (o.patch_labels > 0) {
-    head =
-        Initialiser(o.seed).normal("patch_head", {o.patch_labels, model.config().vision.hidden_size}, 0.02);
-    all.push_back({"patch_head", head, "base"});
-  }
+  const PatchTasks patch_tasks(model, o);
+  all.insert(all.end(), patch_tasks.heads().begin(), patch_tasks.heads().end());
   for (Parameter& p : all) p.value.set_requires_grad(true);
   Parameters matrices, rest;
   split_parameters(all, matrices, rest);
@@ -252,12 +293,10 @@ bool pretrain_language(Mllm& model, const PretrainSource& source, const Pretrain
     if (data.pixels.defined()) {
       const Tensor hidden = model.vision_hidden(data.pixels);
       features = hidden.narrow(1, 1, hidden.size(1) - 1);
-      if (head.defined())
-        patch_loss = at::cross_entropy_loss(at::linear(features, head).reshape({-1, o.patch_labels}),
-                                            data.patch_targets);
+      if (o.patch_labels > 0) patch_loss = patch_tasks.loss(model, features, data.patch_targets);
     }
     const Tensor language_loss = answer_loss(model.forward_with(data.batch, features));
-    const Tensor loss = patch_loss.defined() ? language_loss + o.patch_weight * patch_loss : language_loss;
+    const Tensor loss = patch_loss.defined() ? language_loss + patch_loss : language_loss;
     loss.backward();
     const double value = loss.item<double>();
     if (!std::isfinite(value))

@@ -2,6 +2,7 @@
 /// Training a LLaVA-shaped base from nothing: language modelling on answers, patch labels as a throw-away
 /// auxiliary task, then a contrastive stage that gives the same tower a CLIP text tower.
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -28,7 +29,13 @@ struct PretrainOptions {
   double adam_lr = 3e-3;
   double clip = 1.0;              ///< gradient norm
   double patch_weight = 1.0;      ///< weight of the patch-label cross-entropy
-  std::int64_t patch_labels = 0;  ///< classes; 0 switches the auxiliary task off
+  std::int64_t patch_labels = 0;  ///< classes; 0 switches the auxiliary tasks off
+  /// Weight of two losses on what the decoder reads of each patch: its word in the decoder's own embedding,
+  /// and its row and column by a throw-away head. They make seeing and reading one space, in which places
+  /// remain.
+  double token_weight = 0.0;
+  /// First and last word (token ids) of each label; label 0 is the background and has none.
+  std::vector<std::array<std::int64_t, 2>> patch_words;
   std::int64_t clip_steps = 600;  ///< contrastive steps after the language stage
   std::int64_t clip_batch = 128;
   double clip_lr = 2e-3;

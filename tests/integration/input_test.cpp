@@ -172,6 +172,39 @@ TEST_CASE("Pictures: missing ones are found before the run begins") {
   }
 }
 
+TEST_CASE("check-data reports every fault, with file and row, and leaves with code 2") {
+  const Inputs& in = inputs();
+  in.on("vqa/train.json", "vqa/test.json");
+  const std::string suite = file("suite.toml");
+  const Ended good = in.mcit({"check-data", suite, "--deep", "--json"});
+  succeeded(good);
+  const Json clean = Json::parse(good.out);
+  CHECK(clean.at("total_faults") == 0);
+  CHECK(clean.at("tasks").at(0).at("train_rows") == 16);
+  CHECK(clean.at("tasks").at(0).at("test_rows") == 8);
+
+  Json rows = in.rows("train");
+  rows[2]["image"] = "vqa/train/gone.png";
+  rows[4]["id"] = rows[3]["id"];
+  in.on_train(rows.dump());
+  const Ended bad = in.mcit({"check-data", suite, "--json"});
+  failed(bad, {"2 faults"});
+  const Json report = Json::parse(bad.out);
+  REQUIRE(report.at("faults").size() == 2);
+  CHECK(report.at("faults").at(0).at("row") == 3);
+  CHECK(report.at("faults").at(1).at("row") == 5);
+  for (const Json& fault : report.at("faults")) CHECK(fault.at("file") == file("bad.json"));
+  const Ended text = in.mcit({"check-data", suite});
+  failed(text, {"2 faults"});
+  CHECK(text.out.find(file("bad.json") + ": row 3: ") != std::string::npos);
+}
+
+TEST_CASE("A GPU that is not there is said before anything is written") {
+  const Inputs& in = inputs();
+  in.refused(in.arguments({"--suite", "smoke", "--device", "cuda:99"}), {"device", "cuda:99"});
+  in.refused(in.arguments({"--suite", "smoke", "--device", "tpu"}), {"device", "tpu", "cuda"});
+}
+
 TEST_CASE("Pictures: what is none is named when it is read") {
   const Inputs& in = inputs();
   Workplace work;

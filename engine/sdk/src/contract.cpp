@@ -21,6 +21,15 @@ std::vector<Stage> Strategy::plan(const StreamInfo& stream) const {
   return stages;
 }
 
+void check_plan(const std::vector<Stage>& stages, const StreamInfo& stream) {
+  const auto count = static_cast<std::int64_t>(stream.tasks.size());
+  for (const Stage& stage : stages)
+    for (const std::int64_t task : stage.tasks)
+      if (task < 0 || task >= count)
+        throw Error("stage '" + stage.name + "'",
+                    "names task " + std::to_string(task) + " of a stream of " + std::to_string(count));
+}
+
 std::int64_t Strategy::stored_parameters() const {
   std::int64_t total = 0;
   for (const auto& [name, tensor] : state()) total += tensor.numel();

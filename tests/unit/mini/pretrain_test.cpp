@@ -16,13 +16,18 @@ using mcit::mini::testing::pack;
 namespace {
 
 bool same(const Sample& a, const Sample& b) {
-  return a.pixels == b.pixels && a.question == b.question && a.answer == b.answer && a.caption == b.caption &&
+  const auto equal = [](const Question& x, const Question& y) {
+    return x.text == y.text && x.answer == y.answer;
+  };
+  return std::equal(a.more.begin(), a.more.end(), b.more.begin(), b.more.end(), equal) &&
+         a.pixels == b.pixels && a.question == b.question && a.answer == b.answer && a.caption == b.caption &&
          a.kind == b.kind && a.patches == b.patches;
 }
 
 MixtureOptions every_kind() {
   MixtureOptions options;
   options.weights.handwritten = 0.1;
+  options.turns = 3;
   return options;
 }
 
@@ -74,7 +79,12 @@ TEST_CASE("every word is in the vocabulary, and no question is one of the stream
   for (int i = 0; i < 3000; ++i) {
     const Sample sample = mixture.draw(rng);
     REQUIRE_FALSE(stream.contains(sample.question));
-    for (const std::string* text : {&sample.question, &sample.answer, &sample.caption}) {
+    std::vector<const std::string*> texts{&sample.question, &sample.answer, &sample.caption};
+    for (const Question& turn : sample.more) {
+      REQUIRE_FALSE(stream.contains(turn.text));
+      texts.push_back(&turn.text), texts.push_back(&turn.answer);
+    }
+    for (const std::string* text : texts) {
       REQUIRE_FALSE(text->empty());
       REQUIRE(text->find('{') == std::string::npos);
       REQUIRE(text->find("  ") == std::string::npos);
@@ -83,6 +93,56 @@ TEST_CASE("every word is in the vocabulary, and no question is one of the stream
         REQUIRE(known.contains(word));
       }
     }
+  }
+}
+
+TEST_CASE("no turn of a conversation gives the answer of another away") {
+  const Mixture mixture(pack(), every_kind());
+  const auto says = [](const std::string& text, const std::string& words) {
+    return (" " + text + " ").find(" " + words + " ") != std::string::npos;
+  };
+  const auto is_place = [](const std::string& answer) {
+    const auto first = phrases::words_of(answer).front();
+    return first == "top" || first == "bottom" || first == "left" || first == "right";
+  };
+  std::map<std::size_t, int> lengths;
+  Rng rng(8);
+  for (int i = 0; i < 2000; ++i) {
+    const Sample sample = mixture.draw(rng);
+    std::vector<Question> turns{{sample.question, sample.answer}};
+    turns.insert(turns.end(), sample.more.begin(), sample.more.end());
+    REQUIRE(turns.size() <= 3);
+    ++lengths[turns.size()];
+    if (sample.kind != "scene" && sample.kind != "point") continue;
+    for (const Question& one : turns) {
+      for (const Question& other : turns) {
+        // Word games (their list follows a colon and no choice of sides) are about no picture.
+        const bool game = says(other.text, ":") && !says(other.text, "or");
+        if (&one == &other || game || is_place(one.answer)) continue;
+        INFO(one.text << " -> " << one.answer << "; " << other.text << " -> " << other.answer);
+        REQUIRE_FALSE(says(other.text, one.answer));
+        REQUIRE(other.answer != one.answer);
+      }
+    }
+  }
+  CHECK(lengths[1] > 200);
+  CHECK(lengths[2] > 200);
+  CHECK(lengths[3] > 100);
+  CHECK(mixture.draw(rng, "scene").more.empty());
+}
+
+TEST_CASE("patch labels are words of the decoder") {
+  CHECK(label_words("background") == std::pair<std::string, std::string>{});
+  CHECK(label_words("dog") == std::pair<std::string, std::string>{"dog", "dog"});
+  CHECK(label_words("flag fr") == std::pair<std::string, std::string>{"fr", "fr"});
+  CHECK(label_words("glyph 7") == std::pair<std::string, std::string>{"7", "7"});
+  CHECK(label_words("red circle") == std::pair<std::string, std::string>{"red", "circle"});
+  const Mixture mixture(pack(), every_kind());
+  const std::set<std::string> known(mixture.vocabulary().begin(), mixture.vocabulary().end());
+  for (std::size_t i = 1; i < mixture.labels().size(); ++i) {
+    INFO(mixture.labels()[i]);
+    CHECK(known.contains(label_words(mixture.labels()[i]).first));
+    CHECK(known.contains(label_words(mixture.labels()[i]).second));
   }
 }
 

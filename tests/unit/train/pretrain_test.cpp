@@ -52,6 +52,8 @@ PretrainOptions options() {
   o.batch = 3;
   o.warmup = 2;
   o.patch_labels = 3;
+  o.token_weight = 0.5;
+  o.patch_words = {{0, 0}, {6, 6}, {7, 8}};
   o.save_every = 2;
   return o;
 }
@@ -104,6 +106,27 @@ TEST_CASE("a pre-training that broke off goes on from its snapshot to the same w
     moved += tensor.equal(initial.at(name)) ? 0 : 1;
   }
   CHECK(moved > 30);
+}
+
+TEST_CASE("patches learn their word in the decoder's own embedding, and stay where they are") {
+  const TemporaryFolder folder;
+  PretrainOptions o = options();
+  o.steps = 60;
+  o.batch = 8;
+  const auto answered = [&](double weight) {
+    o.token_weight = weight;
+    Mllm model(tiny(), initial_llava(tiny(), 1));
+    PretrainReport report;
+    REQUIRE(pretrain_language(model, sample, o, folder / (std::to_string(weight) + ".safetensors"), report));
+    const at::NoGradGuard no_grad;
+    std::vector<Tensor> pixels;
+    for (std::uint64_t i = 0; i < 7; ++i) pixels.push_back(sample(i).pixels);
+    // The second patch shows label 1, whose word is 6, in every picture.
+    const Tensor tokens = model.visual_tokens(model.vision_features(at::stack(pixels))).select(1, 1);
+    return (at::linear(tokens, model.embedding()).argmax(-1) == 6).to(at::kFloat).mean().item<float>();
+  };
+  CHECK(answered(2.0) > 0.9F);
+  CHECK(answered(0.0) < 0.5F);
 }
 
 }  // namespace mcit::test

@@ -104,4 +104,7 @@ class MCIT_EXPORT Strategy {
   virtual Federated* federated() noexcept { return nullptr; }
 };
 
+/// What a plan must be: every stage names tasks of the stream. @throws Error naming stage and task
+MCIT_EXPORT void check_plan(const std::vector<Stage>& stages, const StreamInfo& stream);
+
 }  // namespace mcit
