@@ -36,6 +36,9 @@ function(mcit_options target)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
       target_compile_options(${target} PRIVATE -Wno-restrict)  # false alarm on "a" + std::string (GCC bug 105651)
     endif()
+    if(MCIT_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)  # GCC's manual: a sanitizer raises false ones
+    endif()
   endif()
 endfunction()
 

@@ -135,20 +135,23 @@ Tensor Decoder::logits(const Tensor& hidden) const {
   return scores.scalar_type() == at::kDouble ? scores : scores.to(at::kFloat);
 }
 
-bool Decoder::top_block_by_rows() const {
-  const Block& top = blocks_.back();
-  for (const SiteGroup* group : {&top.qkv, &top.o, &top.gate_up, &top.down})
+bool Decoder::by_rows(const Block& block) {
+  for (const SiteGroup* group : {&block.qkv, &block.o, &block.gate_up, &block.down})
     for (const Site* site : group->view)
       for (const AdapterPtr& adapter : site->active())
         if (!adapter->per_row()) return false;
   return true;
 }
 
+bool Decoder::by_rows() const {
+  return std::all_of(blocks_.begin(), blocks_.end(), [](const Block& block) { return by_rows(block); });
+}
+
 Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache,
                         bool training) const {
   const Tensor angles = route.rows.position.to(at::kFloat).unsqueeze(1) * inverse_frequency_;
   const Tensor cos = angles.cos(), sin = angles.sin();
-  const bool narrow_top = keep.defined() && top_block_by_rows();
+  const bool narrow_top = keep.defined() && by_rows(blocks_.back());
   Tensor kept = keep.defined() ? keep : Tensor();
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
@@ -187,6 +190,8 @@ Tensor Decoder::attention(const Block& block, std::size_t index, const Tensor& x
         cos, sin, kv, hd);
     const std::vector<Tensor> parts = both.view({-1, 2 * kv, hd}).split_with_sizes({kv, kv}, 1);
     if (cache != nullptr) fill_cache(index, parts[0], parts[1], *cache);
+    if (cache != nullptr && cache->shared > 0)
+      return attend_last(index, q.view({-1, heads, hd}), route.rows.position.index_select(0, keep), *cache);
     return attend_kept(q.view({-1, heads, hd}), parts[0], parts[1], route.rows, keep);
   }
   const Tensor qkv =
@@ -196,6 +201,7 @@ Tensor Decoder::attention(const Block& block, std::size_t index, const Tensor& x
   if (cache != nullptr && route.rows.decoding)
     return attend_cached(index, parts[0], parts[1], parts[2], *cache);
   if (cache != nullptr) fill_cache(index, parts[1], parts[2], *cache);
+  if (cache != nullptr && cache->shared > 0) return attend_behind(index, parts[0], route.rows, *cache);
   return kernels::packed_attention(parts[0], parts[1], parts[2], route.rows.lengths);
 }
 
@@ -240,22 +246,43 @@ Tensor Decoder::attend_kept(const Tensor& q, const Tensor& k, const Tensor& v, c
 void Decoder::fill_cache(std::size_t index, const Tensor& k, const Tensor& v, KvCache& cache) const {
   std::int64_t row = 0;
   for (std::size_t b = 0; b < cache.lengths.size(); ++b) {
-    const std::int64_t length = cache.lengths[b], at = static_cast<std::int64_t>(b);
-    cache.keys[index][at].narrow(1, 0, length).copy_(k.narrow(0, row, length).transpose(0, 1));
-    cache.values[index][at].narrow(1, 0, length).copy_(v.narrow(0, row, length).transpose(0, 1));
+    const std::int64_t length = cache.lengths[b] - cache.shared, at = static_cast<std::int64_t>(b);
+    cache.keys[index][at].narrow(1, cache.shared, length).copy_(k.narrow(0, row, length).transpose(0, 1));
+    cache.values[index][at].narrow(1, cache.shared, length).copy_(v.narrow(0, row, length).transpose(0, 1));
     row += length;
   }
 }
 
-Tensor Decoder::attend_cached(std::size_t index, const Tensor& q, const Tensor& k, const Tensor& v,
-                              KvCache& cache) const {
-  const std::int64_t heads = q.size(1), hd = q.size(2), groups = heads / k.size(1);
-  const auto count = static_cast<std::int64_t>(cache.lengths.size());
-  Tensor &keys = cache.keys[index], &values = cache.values[index];
-  const Tensor position = cache.position, sequence = at::arange(count, position.options());
-  keys.index_put_({sequence, at::indexing::Slice(), position}, k);
-  values.index_put_({sequence, at::indexing::Slice(), position}, v);
-  const std::int64_t used = 1 + *std::max_element(cache.lengths.begin(), cache.lengths.end());
+Tensor Decoder::attend_behind(std::size_t index, const Tensor& q, const RowLayout& rows,
+                              const KvCache& cache) const {
+  const std::int64_t heads = q.size(1), hd = q.size(2), groups = heads / cache.keys[index].size(1);
+  std::vector<Tensor> outs;
+  std::int64_t row = 0;
+  for (std::size_t b = 0; b < rows.lengths.size(); ++b) {
+    const std::int64_t length = rows.lengths[b], whole = cache.shared + length;
+    const auto past = [&](const std::vector<Tensor>& blocks) {
+      const Tensor one = blocks[index].narrow(0, static_cast<std::int64_t>(b), 1).narrow(2, 0, whole);
+      return groups == 1 ? one : one.repeat_interleave(groups, 1);
+    };
+    const Tensor position = rows.position.narrow(0, row, length).unsqueeze(1);
+    const Tensor mask = at::arange(whole, position.options()).unsqueeze(0) <= position;
+    const Tensor mine = q.narrow(0, row, length).transpose(0, 1).unsqueeze(0);
+    outs.push_back(at::scaled_dot_product_attention(mine, past(cache.keys), past(cache.values), mask)
+                       .squeeze(0)
+                       .transpose(0, 1)
+                       .reshape({length, heads * hd}));
+    row += length;
+  }
+  return at::cat(outs);
+}
+
+Tensor Decoder::attend_last(std::size_t index, const Tensor& q, const Tensor& position,
+                            const KvCache& cache) const {
+  const Tensor &keys = cache.keys[index], &values = cache.values[index];
+  const std::int64_t count = q.size(0), heads = q.size(1), hd = q.size(2), groups = heads / keys.size(1);
+  // While decoding, the row at hand is not counted in `lengths` yet.
+  const std::int64_t used =
+      std::min(keys.size(2), 1 + *std::max_element(cache.lengths.begin(), cache.lengths.end()));
   const Tensor mask =
       at::arange(used, position.options()).view({1, 1, 1, used}) <= position.view({count, 1, 1, 1});
   Tensor kk = keys.narrow(2, 0, used), vv = values.narrow(2, 0, used);
@@ -265,6 +292,14 @@ Tensor Decoder::attend_cached(std::size_t index, const Tensor& q, const Tensor& 
   }
   return at::scaled_dot_product_attention(q.reshape({count, heads, 1, hd}), kk, vv, mask)
       .reshape({count, heads * hd});
+}
+
+Tensor Decoder::attend_cached(std::size_t index, const Tensor& q, const Tensor& k, const Tensor& v,
+                              KvCache& cache) const {
+  const Tensor position = cache.position, sequence = at::arange(q.size(0), position.options());
+  cache.keys[index].index_put_({sequence, at::indexing::Slice(), position}, k);
+  cache.values[index].index_put_({sequence, at::indexing::Slice(), position}, v);
+  return attend_last(index, q, position, cache);
 }
 
 }  // namespace mcit

@@ -31,6 +31,8 @@ struct KvCache {
   std::vector<Tensor> keys, values;   ///< per block [B, kv_heads, capacity, head_dim]
   std::vector<std::int64_t> lengths;  ///< [B] positions in use
   Tensor position;                    ///< [B] int64, the same on the device: where the next row goes
+  std::int64_t shared =
+      0;  ///< leading positions that all sequences have in common and that are filled already
 };
 
 class Decoder {
@@ -46,13 +48,17 @@ class Decoder {
   /// @param keep  rows whose output is wanted (int64, ascending), or undefined for all: the top block's
   /// queries and
   ///              feed-forward, and the final norm, run on these rows alone
-  /// @param cache filled by a prefill, extended by one row a sequence while route.rows.decoding; the caller
-  /// counts
+  /// @param cache filled by a prefill behind its shared positions (`keep` is then the last row of each
+  ///              sequence), extended by one row a sequence while route.rows.decoding; the caller counts
   ///              cache.lengths up
   Tensor forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training) const;
 
   /// Scores over the vocabulary, float32 (float64 for a float64 model).
   Tensor logits(const Tensor& hidden) const;
+
+  /// Whether every active adapter is per_row(): what a row becomes is then the same in every sequence that
+  /// begins with the same tokens.
+  bool by_rows() const;
 
   const DecoderConfig& config() const { return config_; }
   void each_site(const std::function<void(Site&)>& visit) const;
@@ -73,7 +79,11 @@ class Decoder {
                        KvCache& cache) const;
   Tensor attend_kept(const Tensor& q, const Tensor& k, const Tensor& v, const RowLayout& rows,
                      const Tensor& keep) const;
-  bool top_block_by_rows() const;
+  /// Rows behind a shared beginning against the cache.
+  Tensor attend_behind(std::size_t index, const Tensor& q, const RowLayout& rows, const KvCache& cache) const;
+  /// One row of each sequence, at `position` [B], against the cache up to there.
+  Tensor attend_last(std::size_t index, const Tensor& q, const Tensor& position, const KvCache& cache) const;
+  static bool by_rows(const Block& block);
 
   DecoderConfig config_;
   std::string prefix_;

@@ -233,19 +233,21 @@ Parameters Mllm::parameters(std::string_view pattern) {
   return out;
 }
 
-Tensor Mllm::collate(const Batch& batch, bool prompts_only) {
-  std::vector<std::int64_t> ids, sequence, position, first, last;
+Mllm::Rows Mllm::whole(const Batch& batch) {
+  Rows sequences;
+  for (const ExamplePtr& example : batch.examples) sequences.emplace_back(example->tokens);
+  return sequences;
+}
+
+Tensor Mllm::collate(const Rows& sequences, std::int64_t position) {
+  std::vector<std::int64_t> ids, sequence, positions, first, last;
   route_.rows.lengths.clear();
-  for (std::size_t b = 0; b < batch.examples.size(); ++b) {
-    const Example& example = *batch.examples[b];
-    const std::int64_t rows =
-        prompts_only ? example.prompt_length : static_cast<std::int64_t>(example.tokens.size());
+  for (std::size_t b = 0; b < sequences.size(); ++b) {
+    const auto rows = static_cast<std::int64_t>(sequences[b].size());
     first.push_back(static_cast<std::int64_t>(ids.size()));
-    for (std::int64_t i = 0; i < rows; ++i) {
-      ids.push_back(example.tokens[static_cast<std::size_t>(i)]);
-      sequence.push_back(static_cast<std::int64_t>(b));
-      position.push_back(i);
-    }
+    ids.insert(ids.end(), sequences[b].begin(), sequences[b].end());
+    sequence.insert(sequence.end(), sequences[b].size(), static_cast<std::int64_t>(b));
+    for (std::int64_t i = 0; i < rows; ++i) positions.push_back(position + i);
     last.push_back(static_cast<std::int64_t>(ids.size()) - 1);
     route_.rows.lengths.push_back(rows);
   }
@@ -253,7 +255,7 @@ Tensor Mllm::collate(const Batch& batch, bool prompts_only) {
     return at::tensor(values, at::kLong).to(device_);
   };
   route_.rows.sequence = send(sequence);
-  route_.rows.position = send(position);
+  route_.rows.position = send(positions);
   route_.rows.first = send(first);
   route_.rows.last = send(last);
   route_.rows.decoding = false;
@@ -299,7 +301,7 @@ Tensor Mllm::embed_rows(const Tensor& tokens, const Tensor& features) {
 Forward Mllm::forward(const Batch& batch) { return forward_with(batch, gather_features(batch)); }
 
 Forward Mllm::forward_with(const Batch& batch, const Tensor& features) {
-  const Tensor tokens = collate(batch, false);
+  const Tensor tokens = collate(whole(batch));
   std::vector<std::int64_t> labels;
   for (const ExamplePtr& example : batch.examples)
     labels.insert(labels.end(), example->labels.begin(), example->labels.end());
@@ -318,7 +320,7 @@ Forward Mllm::forward_with(const Batch& batch, const Tensor& features) {
 }
 
 Tensor Mllm::all_logits(const Batch& batch, const Tensor& features) {
-  const Tensor tokens = collate(batch, false);
+  const Tensor tokens = collate(whole(batch));
   return decoder_.logits(decoder_.forward(embed_rows(tokens, features), route_, {}, nullptr, training_));
 }
 
@@ -327,23 +329,61 @@ Tensor Mllm::vision_features(const Tensor& pixels) const {
   return config_.vision_feature_select == "full" ? hidden : hidden.narrow(1, 1, hidden.size(1) - 1);
 }
 
-Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
-  const Tensor tokens = collate(batch, true);
-  Prefill out;
-  out.prompt_lengths = route_.rows.lengths;
-  out.cache.lengths = route_.rows.lengths;
-  const auto count = static_cast<std::int64_t>(batch.size());
-  const std::int64_t capacity =
-      *std::max_element(out.prompt_lengths.begin(), out.prompt_lengths.end()) + max_new_tokens;
+KvCache Mllm::make_cache(std::size_t sequences, std::int64_t capacity) const {
   const DecoderConfig& c = config_.text;
+  KvCache cache;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const auto room = [&] {
-      return at::zeros({count, c.num_key_value_heads, capacity, c.head_dim},
+      return at::zeros({static_cast<std::int64_t>(sequences), c.num_key_value_heads, capacity, c.head_dim},
                        at::TensorOptions(dtype_).device(device_));
     };
-    out.cache.keys.push_back(room());
-    out.cache.values.push_back(room());
+    cache.keys.push_back(room());
+    cache.values.push_back(room());
   }
+  return cache;
+}
+
+std::int64_t Mllm::shared_beginning(const Rows& prompts) const {
+  constexpr std::int64_t kWorth = 16;  // rows that a pass of its own must spare each of the other sequences
+  if (prompts.size() < 2 || !decoder_.by_rows()) return 0;
+  std::size_t shared = prompts[0].size();
+  for (const auto& prompt : prompts) {
+    // Every sequence keeps a row of its own; pictures differ.
+    shared = std::min(shared, prompt.size() - 1);
+    for (std::size_t i = 0; i < shared; ++i)
+      if (prompt[i] != prompts[0][i] || prompt[i] == config_.image_token_id) shared = i;
+  }
+  const auto rows = static_cast<std::int64_t>(shared);
+  return rows >= kWorth ? rows : 0;
+}
+
+Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
+  Prefill out;
+  Rows prompts;
+  for (const ExamplePtr& example : batch.examples) {
+    prompts.emplace_back(example->tokens.data(), static_cast<std::size_t>(example->prompt_length));
+    out.prompt_lengths.push_back(example->prompt_length);
+  }
+  const std::int64_t longest = *std::max_element(out.prompt_lengths.begin(), out.prompt_lengths.end());
+  out.cache = make_cache(batch.size(), longest + max_new_tokens);
+  // What all prompts begin with, such as a chat template's system sentence, goes through once.
+  if (const std::int64_t shared = shared_beginning(prompts); shared > 0) {
+    KvCache once = make_cache(1, shared);
+    once.lengths = {shared};
+    const std::vector<std::int64_t> tasks = std::exchange(route_.task, {-1});
+    route_.memo.clear();
+    const Tensor tokens = collate({prompts[0].first(static_cast<std::size_t>(shared))});
+    decoder_.forward(decoder_.embed(tokens), route_, route_.rows.last, &once, false);
+    route_.task = tasks;
+    for (std::size_t i = 0; i < once.keys.size(); ++i) {
+      out.cache.keys[i].narrow(2, 0, shared).copy_(once.keys[i]);
+      out.cache.values[i].narrow(2, 0, shared).copy_(once.values[i]);
+    }
+    out.cache.shared = shared;
+    for (auto& prompt : prompts) prompt = prompt.subspan(static_cast<std::size_t>(shared));
+  }
+  out.cache.lengths = out.prompt_lengths;
+  const Tensor tokens = collate(prompts, out.cache.shared);
   route_.memo.clear();
   const Tensor hidden = decoder_.forward(embed_rows(tokens, gather_features(batch)), route_, route_.rows.last,
                                          &out.cache, false);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -112,7 +113,13 @@ class Mllm final : public Backbone {
   bool tower_changed() const;
 
  private:
-  Tensor collate(const Batch& batch, bool prompts_only);  ///< fills route_.rows; token ids [N]
+  /// Tokens of each sequence that go through the decoder in one pass, and the position of the first.
+  using Rows = std::vector<std::span<const std::int64_t>>;
+  static Rows whole(const Batch& batch);
+  Tensor collate(const Rows& sequences, std::int64_t position = 0);  ///< fills route_.rows; token ids [N]
+  KvCache make_cache(std::size_t sequences, std::int64_t capacity) const;
+  /// How many leading tokens all prompts share that one pass may serve for all; 0 when it would not pay.
+  std::int64_t shared_beginning(const Rows& prompts) const;
   Tensor gather_features(const Batch& batch) const;
   Tensor embed_rows(const Tensor& tokens, const Tensor& features);
   void each_site(const std::function<void(Site&)>& visit) const;

@@ -109,6 +109,67 @@ TEST_CASE("llava: logits, features, greedy answers") {
   CHECK(model->decode(prefill, 12, nullptr, OnEnd::keep) == answers);  // a prefill may be decoded again
 }
 
+TEST_CASE("llava: what all prompts begin with is computed once, and changes no answer") {
+  const at::NoGradGuard no_grad;
+  auto model = Mllm::load(kFixtures / "llava" / "checkpoint");
+  const StateDict e = read_safetensors(kFixtures / "llava" / "expected.safetensors").tensors;
+  const Tensor features = model->vision_features(e.at("batch_input.pixel_values"));
+  const std::vector<std::int64_t> image = example_of(e.at("input.input_ids")[0])->tokens;
+  constexpr std::int64_t kShared = 20;
+  std::int64_t rows = 0;
+  Batch batch;
+  for (std::int64_t b = 0; b < 3; ++b) {
+    auto example = std::make_shared<Example>();
+    for (std::int64_t i = 0; i < kShared; ++i) example->tokens.push_back(5 + i % 9);
+    if (b < 2) {  // the last one has no picture
+      example->image = std::to_string(b);
+      for (const std::int64_t id : image)
+        if (id == model->config().image_token_id) example->tokens.push_back(id);
+    }
+    for (std::int64_t i = 0; i <= 3 * b; ++i) example->tokens.push_back(6 + 5 * b + i);
+    example->prompt_length = static_cast<std::int64_t>(example->tokens.size());
+    rows += example->prompt_length;
+    batch.examples.push_back(std::move(example));
+  }
+  model->set_images({[&](const std::string& path) { return features[std::stol(path)]; }, {}});
+
+  struct Counting final : Adapter {
+    Counting(std::int64_t in, std::int64_t out, bool pools)
+        : a(at::ones({1, in})), b(at::zeros({out, 1})), pooled(pools) {}
+    Tensor down() const override { return a; }
+    Tensor up() const override { return b; }
+    Tensor mix(const Tensor& z, const Tensor&, RouteContext&, const std::string&) const override {
+      seen += z.size(0);
+      return z;
+    }
+    bool per_row() const override { return !pooled; }
+    Parameters parameters() const override { return {}; }
+    Tensor a, b;
+    bool pooled;
+    mutable std::int64_t seen = 0;
+  };
+  Site& site = *model->sites("/language_model.*layers.0.self_attn.q_proj$/").front();
+
+  for (const bool pools : {false, true}) {
+    const auto counting = std::make_shared<Counting>(site.in(), site.out(), pools);
+    site.attach("counting", counting);
+    model->route().task = {0, 1, 2};
+    Prefill together = model->prefill(batch, 6);
+    CHECK(counting->seen == (pools ? rows : rows - 2 * kShared));  // one that pools needs its whole sequence
+    CHECK(together.task == std::vector<std::int64_t>{0, 1, 2});
+    const auto answers = model->decode(together, 6, nullptr, OnEnd::keep);
+    CHECK(model->decode(together, 6, nullptr, OnEnd::keep) == answers);
+    for (std::size_t b = 0; b < batch.size(); ++b) {
+      model->route().task = {0};
+      Prefill alone = model->prefill(Batch{{batch.examples[b]}}, 6);
+      CHECK(worst(together.first_logits[static_cast<std::int64_t>(b)], alone.first_logits[0]) <
+            kLlavaTolerance);
+      CHECK(model->decode(alone, 6, nullptr, OnEnd::keep)[0] == answers[b]);
+    }
+    site.detach("counting");
+  }
+}
+
 TEST_CASE("llava: a restricted answer stays in its set") {
   const at::NoGradGuard no_grad;
   auto model = Mllm::load(kFixtures / "llava" / "checkpoint");
