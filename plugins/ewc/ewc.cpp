@@ -96,11 +96,10 @@ class Springs {
   bool tight_ = false;                   ///< whether any task is over
 };
 
-class Ewc final : public Strategy {
+class Ewc final : public parts::LearnerStrategy {
  public:
   Ewc(const Params& params, Host& host)
-      : host_(host),
-        learner_(parts::Learner::lora(params)),
+      : LearnerStrategy(host, parts::Learner::lora(params)),
         lambda_(params.number("lambda", 5000.0)),
         online_(params.flag("online", false)),
         gamma_(params.number("gamma", 1.0)),
@@ -116,15 +115,15 @@ class Ewc final : public Strategy {
   }
 
   void attach(Backbone& backbone) override {
-    learner_.attach(backbone, host_.generator());
-    springs_.attach(learner_.parameters());
+    LearnerStrategy::attach(backbone);
+    springs_.attach(learner().parameters());
   }
 
   /// ∇ (λ/2) Σ_τ Σ_i F_τ,i (θ_i − θ*_τ,i)²
   void on_gradients(Step& step) override {
     const bool record = record_every_ > 0 && step.number % record_every_ == 0;
     const double penalty = springs_.pull(lambda_, record);
-    if (record) host_.record("ewc_penalty", penalty);
+    if (record) host().record("ewc_penalty", penalty);
   }
 
   void after_task(const Task&, Batches& batches, Backbone& backbone) override {
@@ -136,28 +135,14 @@ class Ewc final : public Strategy {
       springs_.add(fisher);
   }
 
-  Parameters parameters() const override { return learner_.parameters(); }
-
-  StateDict state() const override {
-    StateDict state = learner_.state();
-    springs_.save(state);
-    return state;
-  }
-
-  void load_state(const StateDict& state) override {
-    parts::StateReader reader(state);
-    learner_.load(reader);
-    springs_.load(reader);
-    reader.commit();
-  }
-
-  std::int64_t stored_parameters() const override { return learner_.size(); }  // F and a serve training only
-
  private:
+  void save(StateDict& state) const override { springs_.save(state); }
+  void load(parts::StateReader& reader) override { springs_.load(reader); }
+
   /// Mean squared gradient of the answer loss over examples spread evenly over the stage: of each example by
   /// itself, or, with fisher = "batch_mean", of the mean over each batch.
   std::vector<Tensor> measure_fisher(Batches& batches, Backbone& backbone) const {
-    const Parameters parameters = learner_.parameters();
+    const Parameters parameters = learner().parameters();
     std::vector<Tensor> fisher;
     for (const Parameter& p : parameters) {
       fisher.push_back(at::zeros_like(p.value.detach()));
@@ -195,8 +180,6 @@ class Ewc final : public Strategy {
     }
   }
 
-  Host& host_;
-  parts::Learner learner_;
   double lambda_;
   bool online_;
   double gamma_;

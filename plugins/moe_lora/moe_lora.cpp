@@ -16,20 +16,9 @@ parts::Learner expert_learner(const Params& params) {
                         });
 }
 
-class MoeLora final : public Strategy {
+class MoeLora final : public parts::LearnerStrategy {
  public:
-  MoeLora(const Params& params, Host& host) : host_(host), learner_(expert_learner(params)) {}
-
-  void attach(Backbone& backbone) override { learner_.attach(backbone, host_.generator()); }
-
-  Parameters parameters() const override { return learner_.parameters(); }
-  StateDict state() const override { return learner_.state(); }
-  void load_state(const StateDict& state) override { learner_.load_state(state); }
-  std::int64_t stored_parameters() const override { return learner_.size(); }
-
- private:
-  Host& host_;
-  parts::Learner learner_;
+  MoeLora(const Params& params, Host& host) : LearnerStrategy(host, expert_learner(params)) {}
 };
 
 }  // namespace

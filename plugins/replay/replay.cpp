@@ -8,11 +8,10 @@ namespace {
 
 using namespace mcit;
 
-class Replay final : public Strategy {
+class Replay final : public parts::LearnerStrategy {
  public:
   Replay(const Params& params, Host& host)
-      : host_(host),
-        learner_(parts::Learner::lora(params)),
+      : LearnerStrategy(host, parts::Learner::lora(params)),
         replay_batch_(params.integer("replay_batch", 16)),
         buffer_(params.integer("buffer", 200), 0) {
     if (replay_batch_ < 1)
@@ -24,12 +23,10 @@ class Replay final : public Strategy {
     buffer_ = parts::Reservoir(buffer_.capacity(), stream.seed);
   }
 
-  void attach(Backbone& backbone) override { learner_.attach(backbone, host_.generator()); }
-
   /// B ∪ M: the loss is then the mean over the supervised tokens of both.
   void before_forward(Step& step) override {
     for (ExamplePtr& example :
-         buffer_.draw(replay_batch_, {step.task.index, step.number, step.micro_step}, host_))
+         buffer_.draw(replay_batch_, {step.task.index, step.number, step.micro_step}, host()))
       step.batch.examples.push_back(std::move(example));
   }
 
@@ -40,26 +37,10 @@ class Replay final : public Strategy {
       for (const ExamplePtr& example : batch.examples) buffer_.add(example);
   }
 
-  Parameters parameters() const override { return learner_.parameters(); }
-
-  StateDict state() const override {
-    StateDict state = learner_.state();
-    buffer_.save(state, "replay");
-    return state;
-  }
-
-  void load_state(const StateDict& state) override {
-    parts::StateReader reader(state);
-    learner_.load(reader);
-    buffer_.load(reader, "replay");
-    reader.commit();
-  }
-
-  std::int64_t stored_parameters() const override { return learner_.size(); }
-
  private:
-  Host& host_;
-  parts::Learner learner_;
+  void save(StateDict& state) const override { buffer_.save(state, "replay"); }
+  void load(parts::StateReader& reader) override { buffer_.load(reader, "replay"); }
+
   std::int64_t replay_batch_;
   parts::Reservoir buffer_;
 };

@@ -6,20 +6,9 @@ namespace {
 
 using namespace mcit;
 
-class Sequential final : public Strategy {
+class Sequential final : public parts::LearnerStrategy {
  public:
-  Sequential(const Params& params, Host& host) : host_(host), learner_(parts::Learner::lora(params)) {}
-
-  void attach(Backbone& backbone) override { learner_.attach(backbone, host_.generator()); }
-
-  Parameters parameters() const override { return learner_.parameters(); }
-  StateDict state() const override { return learner_.state(); }
-  void load_state(const StateDict& state) override { learner_.load_state(state); }
-  std::int64_t stored_parameters() const override { return learner_.size(); }
-
- private:
-  Host& host_;
-  parts::Learner learner_;
+  Sequential(const Params& params, Host& host) : LearnerStrategy(host, parts::Learner::lora(params)) {}
 };
 
 }  // namespace

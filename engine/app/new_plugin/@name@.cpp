@@ -7,15 +7,13 @@ namespace {
 
 using namespace mcit;
 
-class @Class@ final : public Strategy {
+class @Class@ final : public parts::LearnerStrategy {
  public:
   // Settings of the [strategy] table, each with its default; an unknown key is an error that names the nearest one.
   @Class@(const Params& params, Host& host)
-      : host_(host), learner_(parts::Learner::lora(params)), pull_(params.number("pull", 1e-3)) {}
+      : LearnerStrategy(host, parts::Learner::lora(params)), pull_(params.number("pull", 1e-3)) {}
 
-  void attach(Backbone& backbone) override { learner_.attach(backbone, host_.generator()); }
-
-  void before_task(const Task&, Batches&, Backbone&) override { anchor_ = learner_.state(); }
+  void before_task(const Task&, Batches&, Backbone&) override { anchor_ = learner().state(); }
 
   // The gradient of pull/2 |theta - anchor|^2, added without an autograd graph.
   void on_gradients(Step& step) override {
@@ -23,32 +21,21 @@ class @Class@ final : public Strategy {
       if (p.value.grad().defined()) p.value.mutable_grad().add_(p.value.detach() - anchor_.at(p.name), pull_);
   }
 
-  Parameters parameters() const override { return learner_.parameters(); }
-
-  // All that load_state() needs to predict and to go on training exactly as this object would.
-  StateDict state() const override {
-    StateDict state = learner_.state();
-    for (const auto& [name, tensor] : anchor_) state["anchor." + name] = tensor.clone();
-    return state;
+ private:
+  // All that load() needs, besides the learner's own, to predict and to go on training exactly as this object would.
+  void save(StateDict& state) const override {
+    for (const auto& [name, tensor] : anchor_) state["anchor." + name] = parts::state_copy(tensor);
   }
 
-  void load_state(const StateDict& state) override {
-    StateDict anchor = learner_.state();
-    parts::StateReader reader(state);
-    learner_.load(reader);
-    if (state.contains("anchor." + anchor.begin()->first))
+  void load(parts::StateReader& reader) override {
+    StateDict anchor = learner().state();
+    if (reader.has("anchor." + anchor.begin()->first))
       for (const auto& [name, tensor] : anchor) reader.copy("anchor." + name, tensor);
     else
       anchor.clear();  // saved before the first task
-    reader.then([&] { anchor_ = anchor; });
-    reader.commit();
+    reader.then([this, anchor] { anchor_ = anchor; });
   }
 
-  std::int64_t stored_parameters() const override { return learner_.size(); }
-
- private:
-  Host& host_;
-  parts::Learner learner_;
   double pull_;
   StateDict anchor_;  // the parameters when the stage began
 };

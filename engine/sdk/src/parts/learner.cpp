@@ -190,4 +190,26 @@ std::int64_t Learner::size() const {
   return total;
 }
 
+LearnerStrategy::LearnerStrategy(Host& host, Learner learner) : host_(host), learner_(std::move(learner)) {}
+LearnerStrategy::~LearnerStrategy() = default;
+
+void LearnerStrategy::attach(Backbone& backbone) { learner_.attach(backbone, host_.generator()); }
+Parameters LearnerStrategy::parameters() const { return learner_.parameters(); }
+std::int64_t LearnerStrategy::stored_parameters() const { return learner_.size(); }
+void LearnerStrategy::save(StateDict&) const {}
+void LearnerStrategy::load(StateReader&) {}
+
+StateDict LearnerStrategy::state() const {
+  StateDict state = learner_.state();
+  save(state);
+  return state;
+}
+
+void LearnerStrategy::load_state(const StateDict& state) {
+  StateReader reader(state);
+  learner_.load(reader);
+  load(reader);
+  reader.commit();
+}
+
 }  // namespace mcit::parts

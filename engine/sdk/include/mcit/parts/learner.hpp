@@ -8,6 +8,7 @@
 #include "mcit/params.hpp"
 #include "mcit/parts/adapter_set.hpp"
 #include "mcit/parts/base_tensors.hpp"
+#include "mcit/strategy.hpp"
 
 namespace mcit::parts {
 
@@ -41,6 +42,33 @@ class MCIT_EXPORT Learner {
   std::vector<std::string> base_patterns_;  ///< base tensors to thaw
   AdapterSet adapters_;
   BaseTensors base_;
+};
+
+/// A strategy that trains one learner, with all written that must be: a method overrides the hooks that it is
+/// about, and save() and load() for what it remembers besides.
+class MCIT_EXPORT LearnerStrategy : public Strategy {
+ public:
+  ~LearnerStrategy() override;
+
+  void attach(Backbone& backbone) override;
+  Parameters parameters() const override;
+  StateDict state() const override;
+  void load_state(const StateDict& state) override;
+  std::int64_t stored_parameters() const override;  ///< the learner's; what save() adds serves training
+
+ protected:
+  LearnerStrategy(Host& host, Learner learner);
+
+  virtual void save(StateDict& state) const;  ///< adds copies, under names that no parameter has
+  virtual void load(StateReader& reader);     ///< plans what save() wrote
+
+  Host& host() const { return host_; }
+  const Learner& learner() const { return learner_; }
+  Learner& learner() { return learner_; }
+
+ private:
+  Host& host_;
+  Learner learner_;
 };
 
 }  // namespace mcit::parts

@@ -16,6 +16,7 @@ class MCIT_EXPORT StateReader {
  public:
   explicit StateReader(const StateDict& state) : state_(state) {}
 
+  bool has(const std::string& name) const { return state_.contains(name); }
   /// Plans a copy into `target`, in place.
   /// @throws CheckpointError when `name` is missing, has another shape, or an integer stands for a real
   /// number.
