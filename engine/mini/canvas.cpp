@@ -7,10 +7,6 @@
 namespace mcit::mini {
 namespace {
 
-float between(Rng& rng, double low, double high) {
-  return static_cast<float>(low + (high - low) * rng.uniform());
-}
-
 Color random_color(Rng& rng) { return {between(rng, 0, 255), between(rng, 0, 255), between(rng, 0, 255)}; }
 
 float luminance(Color c) { return 0.299F * c.r + 0.587F * c.g + 0.114F * c.b; }

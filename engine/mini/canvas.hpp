@@ -11,6 +11,17 @@
 
 namespace mcit::mini {
 
+/// An element of a list, each with the same chance.
+template <class List>
+const auto& pick(Rng& rng, const List& list) {
+  return list[static_cast<std::size_t>(rng.below(list.size()))];
+}
+
+/// A number between low and high.
+inline float between(Rng& rng, double low, double high) {
+  return static_cast<float>(low + (high - low) * rng.uniform());
+}
+
 inline constexpr int kSide = 64;  ///< pictures are kSide x kSide RGB
 
 struct Color {

@@ -16,15 +16,6 @@ using phrases::fill;
 using phrases::join;
 using phrases::with_article;
 
-template <class List>
-const auto& pick(Rng& rng, const List& list) {
-  return list[static_cast<std::size_t>(rng.below(list.size()))];
-}
-
-float between(Rng& rng, double low, double high) {
-  return static_cast<float>(low + (high - low) * rng.uniform());
-}
-
 constexpr std::string_view kCharacters = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// "dog" -> "d o g"

@@ -19,15 +19,6 @@ namespace {
 
 using phrases::fill;
 
-template <class List>
-const auto& pick(Rng& rng, const List& list) {
-  return list[static_cast<std::size_t>(rng.below(list.size()))];
-}
-
-float between(Rng& rng, double low, double high) {
-  return static_cast<float>(low + (high - low) * rng.uniform());
-}
-
 /// Draws the items of one split of one task.
 class Maker {
  public:

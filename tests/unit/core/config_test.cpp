@@ -206,6 +206,16 @@ TEST_CASE("a strategy's table becomes its parameters") {
                   ConfigError);
 }
 
+TEST_CASE("near names: a letter more, less, another, or two that changed places") {
+  const std::vector<std::string> known = {"plain", "llava", "vicuna_v1"};
+  CHECK(nearest("plan", known) == "plain");
+  CHECK(nearest("plaine", known) == "plain");
+  CHECK(nearest("plian", known) == "plain");
+  CHECK(nearest("lalva", known) == "llava");
+  CHECK(nearest("vicuan_1v", known) == "vicuna_v1");
+  CHECK(nearest("bart", known).empty());
+}
+
 TEST_CASE("values() lists everything given by full key") {
   const auto values = run().values();
   CHECK(values.at("seed") == "3");
