@@ -68,6 +68,7 @@ Settings read_settings(const Config& config) {
   s.train.batch = train.integer("batch", s.train.batch, 1);
   s.train.warmup = train.integer("warmup", s.train.warmup, 0);
   s.train.muon_lr = train.number("muon_lr", s.train.muon_lr, 0.0);
+  s.train.muon_decay = train.number("muon_decay", s.train.muon_decay, 0.0);
   s.train.adam_lr = train.number("adam_lr", s.train.adam_lr, 0.0);
   s.train.clip = train.number("clip", s.train.clip, 0.0);
   s.train.patch_weight = train.number("patch_weight", s.train.patch_weight, 0.0);

@@ -102,7 +102,7 @@ void Muon::step(double learning_rate) {
     if (tall) update = update.t();
     const double scale =
         std::sqrt(std::max(1.0, static_cast<double>(value.size(0)) / static_cast<double>(value.size(1))));
-    value.detach().add_(update, -learning_rate * scale);
+    value.detach().mul_(1.0 - learning_rate * options_.weight_decay).add_(update, -learning_rate * scale);
   }
 }
 

@@ -42,7 +42,8 @@ class AdamW {
 
 struct MuonOptions {
   double momentum = 0.95;
-  int iterations = 5;  ///< Newton-Schulz steps
+  int iterations = 5;         ///< Newton-Schulz steps
+  double weight_decay = 0.0;  ///< decoupled: a step first shrinks the value by learning_rate * weight_decay
 };
 
 /// Muon (Jordan et al. 2024): momentum, then the nearest semi-orthogonal matrix by Newton-Schulz iteration.

@@ -251,7 +251,7 @@ bool pretrain_language(Mllm& model, const PretrainSource& source, const Pretrain
   for (Parameter& p : all) p.value.set_requires_grad(true);
   Parameters matrices, rest;
   split_parameters(all, matrices, rest);
-  Muon muon(matrices, {});
+  Muon muon(matrices, {.weight_decay = o.muon_decay});
   AdamW adam(rest, {.beta2 = 0.99});
 
   std::int64_t start = 0;

@@ -189,6 +189,19 @@ TEST_CASE("Muon's update is the momentum's orthogonal factor, singular values ne
   }
 }
 
+TEST_CASE("Muon's decay shrinks the value by learning rate times decay, beside the update") {
+  // Liu et al. 2025 (Muon is scalable), eq. 3: W <- W - lr (O + decay W)
+  Parameters plain = {{"w", normal({5, 7}, 1).set_requires_grad(true), "base"}},
+             decayed = {{"w", normal({5, 7}, 1).set_requires_grad(true), "base"}};
+  const Tensor start = plain[0].value.detach().clone();
+  Muon one(plain, {}), two(decayed, {.weight_decay = 0.5});
+  give_gradients(plain, 0);
+  give_gradients(decayed, 0);
+  one.step(0.02);
+  two.step(0.02);
+  CHECK(worst(plain[0].value.detach() - 0.01 * start, decayed[0].value.detach()) < 1e-6);
+}
+
 TEST_CASE("Muon's state goes on to the bit, and a matrix without a gradient stays") {
   Parameters whole = {{"w", normal({5, 7}, 1).set_requires_grad(true), "base"}}, resumed;
   Muon one(whole, {});
