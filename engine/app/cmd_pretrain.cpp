@@ -249,7 +249,7 @@ void pretrain(const Flags& flags) {
   for (const std::string& label : mixture.labels()) {
     const auto words = mini::label_words(label);
     const auto word = [&](const std::string& text) {
-      return text.empty() ? 0 : tokenizer.encode(" " + text, false).front();
+      return text.empty() ? id("<pad>") : tokenizer.encode(" " + text, false).front();
     };
     s.train.patch_words.push_back({word(words.first), word(words.second)});
   }

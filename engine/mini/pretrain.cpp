@@ -233,10 +233,11 @@ void Scene::flag() {
 }
 
 void Scene::arrange() {
-  const std::size_t count = 2 + rng_.below(3);
+  // Half of them two halves, whose place is one word: the first step towards four quarters.
+  const bool halves = rng_.chance(0.5);
+  const std::size_t count = halves ? 2 : 2 + rng_.below(3);
   items_ = distinct_items(count);
   background();
-  const bool halves = count == 2 && rng_.chance(0.5);
   const bool upright = rng_.chance(0.5);  // one above the other
   std::vector<std::int64_t> cells = rng_.permutation(halves ? 2 : 4);
   for (std::size_t i = 0; i < count; ++i) {

@@ -158,18 +158,20 @@ class PatchTasks {
     const Tensor index = at::arange(features.size(1)).repeat({features.size(0)});
     const Tensor place = at::cross_entropy_loss(where.narrow(1, 0, side_), at::floor_divide(index, side_)) +
                          at::cross_entropy_loss(where.narrow(1, side_, side_), at::remainder(index, side_));
-    Tensor word;
-    const Tensor shown = targets.nonzero().squeeze(1);
-    if (shown.numel() > 0) {
-      const Tensor log_p =
-          at::log_softmax(at::linear(tokens.flatten(0, 1).index_select(0, shown), model.embedding()), -1);
-      word = -log_p.gather(1, words_.index_select(0, targets.index_select(0, shown))).mean();
-    }
-    const Tensor both = word.defined() ? word + place : place;
+    const Tensor log_p = at::log_softmax(at::linear(tokens.flatten(0, 1), model.embedding()), -1);
+    const Tensor word = -log_p.gather(1, words_.index_select(0, targets)).mean(1);
+    // Most of a picture is background; what is shown weighs more.
+    const Tensor shown = (targets > 0).to(word.scalar_type());
+    const auto mean_where = [&](const Tensor& mask) {
+      return (word * mask).sum() / mask.sum().clamp_min(1.0);
+    };
+    const Tensor both = mean_where(shown) + kBackground * mean_where(1.0 - shown) + place;
     return o_.patch_weight * label + o_.token_weight * both;
   }
 
  private:
+  static constexpr double kBackground = 0.2;
+
   const PretrainOptions& o_;
   std::int64_t side_ = 0;
   Parameters heads_;

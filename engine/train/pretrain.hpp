@@ -37,7 +37,7 @@ struct PretrainOptions {
   /// and its row and column by a throw-away head. They make seeing and reading one space, in which places
   /// remain.
   double token_weight = 0.0;
-  /// First and last word (token ids) of each label; label 0 is the background and has none.
+  /// First and last word (token ids) of each label; of label 0, the background: a token that no text has.
   std::vector<std::array<std::int64_t, 2>> patch_words;
   std::int64_t clip_steps = 600;  ///< contrastive steps after the language stage
   std::int64_t clip_batch = 128;

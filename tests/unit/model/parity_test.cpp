@@ -225,6 +225,38 @@ TEST_CASE("llava: loss, adapter, gradients and AdamW steps equal PEFT's") {
   }
 }
 
+TEST_CASE("llava: gradients of every tensor, by the float32 loops and by ATen's float64") {
+  const StateDict e = read_safetensors(kFixtures / "llava" / "expected.safetensors").tensors;
+  const Tensor mask = e.at("batch_input.attention_mask"), ids = e.at("batch_input.input_ids");
+  Batch batch;
+  for (std::int64_t b = 0; b < 2; ++b) {
+    const Tensor row = ids[b].masked_select(mask[b] == 1);
+    Tensor labels = row.clone();
+    labels.narrow(0, 0, row.numel() - 4 - 2 * b).fill_(-100);  // some rows of each sequence
+    batch.examples.push_back(example_of(row, labels));
+  }
+  const auto gradients = [&](at::ScalarType dtype) {
+    auto model = Mllm::load(kFixtures / "llava" / "checkpoint", at::kCPU, dtype);
+    model->set_training(true);
+    const Parameters all = model->parameters("all");
+    for (const Parameter& p : all) Tensor(p.value).set_requires_grad(true);
+    const Tensor hidden = model->vision_hidden(e.at("batch_input.pixel_values").to(dtype));
+    answer_loss(model->forward_with(batch, hidden.narrow(1, 1, hidden.size(1) - 1))).backward();
+    StateDict out;
+    for (const Parameter& p : all)
+      if (p.value.grad().defined()) out[p.name] = p.value.grad().to(at::kDouble);
+    return out;
+  };
+  const StateDict fast = gradients(at::kFloat), exact = gradients(at::kDouble);
+  CHECK(fast.size() == exact.size());
+  CHECK(fast.size() > 40);
+  for (const auto& [name, gradient] : exact) {
+    INFO(name << ", norm " << gradient.norm().item<double>());
+    REQUIRE(fast.contains(name));
+    CHECK((fast.at(name) - gradient).norm().item<double>() <= 1e-3 * gradient.norm().item<double>() + 1e-6);
+  }
+}
+
 TEST_CASE("llava: a saved folder reads back to the same bytes") {
   const auto folder =
       std::filesystem::temp_directory_path() / ("mcit_save_test_" + std::to_string(::getpid()));
