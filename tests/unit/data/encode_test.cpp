@@ -114,7 +114,8 @@ TEST_CASE("the tokenizers of both families give the ids and texts of tokenizers 
 
 TEST_CASE("the prompts of test rows have the ids of transformers' chat template") {
   const Encoder encoder = llava_encoder();
-  for (const auto& [name, sample] : json_of(kParity / "llava" / "expected.json").at("samples").items()) {
+  const nlohmann::json samples = json_of(kParity / "llava" / "expected.json").at("samples");
+  for (const auto& [name, sample] : samples.items()) {
     INFO(name);
     const Example made =
         encoder.test(row("p.png", {{sample.at("question").get<std::string>(), ""}}, {"gold"}), 2, 5, 10);
