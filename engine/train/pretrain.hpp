@@ -26,8 +26,8 @@ struct PretrainOptions {
   std::int64_t batch = 32;
   std::int64_t warmup = 20;
   double muon_lr = 0.02;
-  /// Decoupled decay of the matrices. Without it queries and keys grow until every softmax is one-hot and learns
-  /// no more: Muon's steps have the same size whatever the gradient's.
+  /// Decoupled decay of the matrices. Without it queries and keys grow until every softmax is one-hot and
+  /// learns no more: Muon's steps have the same size whatever the gradient's.
   double muon_decay = 0.0;
   double adam_lr = 3e-3;
   double clip = 1.0;              ///< gradient norm
