@@ -93,6 +93,19 @@ Suite open_suite(const std::string& name, const std::vector<std::string>& order,
   return suite;
 }
 
+namespace {
+
+/// Every answer that a task's records give, once each, sorted.
+std::vector<std::string> all_answers(const std::vector<Record>& train, const std::vector<Record>& test) {
+  std::set<std::string> out;
+  for (const Record& record : train)
+    for (const auto& [question, answer] : record.turns) out.insert(answer);
+  for (const Record& record : test) out.insert(record.golds.begin(), record.golds.end());
+  return {out.begin(), out.end()};
+}
+
+}  // namespace
+
 std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
                                      std::map<std::string, std::string>& data_hashes) {
   std::vector<StreamTask> out;
@@ -148,18 +161,19 @@ std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
       task.eval.examples.push_back(std::make_shared<const Example>(std::move(example)));
       task.eval.golds.push_back(test[i].golds);
     }
-    std::vector<std::vector<std::int64_t>> answers;
-    for (const std::string& answer : spec.answers) {
-      answers.push_back(encoder.answer(answer));
+    const std::vector<std::string> answers = spec.closed ? all_answers(train, test) : spec.answers;
+    std::vector<std::vector<std::int64_t>> encoded_answers;
+    for (const std::string& answer : answers) {
+      encoded_answers.push_back(encoder.answer(answer));
       digest.field(answer);
     }
     if (!answers.empty())
-      task.eval.answers = std::make_shared<const AnswerTrie>(answers, encoder.end_token());
+      task.eval.answers = std::make_shared<const AnswerTrie>(encoded_answers, encoder.end_token());
     task.eval.scorer = &find_scorer(spec.scorer);
     task.eval.max_new_tokens = spec.max_new_tokens;
     task.eval.digest = digest.hex();
     task.info = {spec.name, static_cast<std::int64_t>(train.size()), static_cast<std::int64_t>(test.size()),
-                 spec.answers};
+                 answers};
     task.steps = spec.steps;
     data_hashes[spec.train.string()] = hash_file(train_file);
     data_hashes[spec.test.string()] = hash_file(test_file);

@@ -15,6 +15,10 @@ SuiteTask read_task(const Config& table) {
   out.test = table.require_text("test");
   out.scorer = table.text("scorer", out.scorer);
   out.answers = table.texts("answers", {});
+  out.closed = table.flag("closed", false);
+  if (out.closed && !out.answers.empty())
+    throw ConfigError(table.where("closed"), "takes the answers of the records, and 'answers' lists others",
+                      "keep one of the two");
   if (table.has("chance")) out.chance = table.number("chance", 0.0, 0.0, 100.0);
   out.max_new_tokens = table.integer("max_new_tokens", out.max_new_tokens, 1, 4096);
   out.steps = table.integer("steps", 0, 0);

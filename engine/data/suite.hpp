@@ -16,6 +16,7 @@ struct SuiteTask {
   std::filesystem::path train, test;  ///< relative to the suite's data folder
   std::string scorer = "exact";
   std::vector<std::string> answers;  ///< closed answer set; empty for free text
+  bool closed = false;               ///< the set is every answer of the task's records
   std::optional<double> chance;      ///< percent, best guess without the picture
   std::int64_t max_new_tokens = 16;
   std::int64_t steps = 0;  ///< optimizer steps for this task alone; 0 = the run's train.steps
@@ -34,7 +35,7 @@ struct Suite {
 };
 
 /// Reads `file`. Keys: name, template, data, image_root, order, [mini], and [[tasks]] with name, train, test,
-/// scorer, answers, chance, max_new_tokens, steps, suffix, expected_train, expected_test.
+/// scorer, answers, closed, chance, max_new_tokens, steps, suffix, expected_train, expected_test.
 /// @param order task names in the order to stream them, a subset allowed; empty = the suite's own
 /// @throws ConfigError naming file, line and key.
 Suite read_suite(const std::filesystem::path& file, const std::vector<std::string>& order = {});

@@ -201,7 +201,7 @@ std::string to_safetensors(const StateDict& tensors, const std::map<std::string,
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t offset = 0;
   for (const auto& [name, tensor] : tensors) {
-    const std::uint64_t bytes = static_cast<std::uint64_t>(tensor.numel()) * tensor.element_size();
+    const std::uint64_t bytes = tensor.nbytes();
     header[name] = {{"dtype", name_of(tensor.scalar_type(), name)},
                     {"shape", tensor.sizes().vec()},
                     {"data_offsets", {offset, offset + bytes}}};
@@ -216,8 +216,7 @@ std::string to_safetensors(const StateDict& tensors, const std::map<std::string,
   out += text;
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor flat = tensor.detach().to(at::kCPU).contiguous();
-    out.append(static_cast<const char*>(flat.data_ptr()),
-               static_cast<std::size_t>(flat.numel()) * flat.element_size());
+    out.append(static_cast<const char*>(flat.data_ptr()), flat.nbytes());
   }
   return out;
 }

@@ -228,7 +228,8 @@ void ProbeRun::train_step() {
 void ProbeRun::update() {
   const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < trainable_.size(); ++i) {
-    const Tensor value = trainable_[i].value, grad = value.grad();
+    const Tensor& value = trainable_[i].value;
+    const Tensor& grad = value.grad();
     if (!grad.defined()) continue;
     reached_.insert(trainable_[i].name);
     Slot& slot = slots_[i];

@@ -17,7 +17,7 @@ namespace {
 class Initialiser {
  public:
   explicit Initialiser(std::uint64_t seed) : seed_(seed) {}
-  Tensor normal(const std::string& name, std::vector<std::int64_t> shape, double deviation) const {
+  Tensor normal(const std::string& name, const std::vector<std::int64_t>& shape, double deviation) const {
     Tensor out = at::empty(shape, at::kFloat);
     Rng rng(derive(seed_, {"init", std::string_view(name)}));
     float* p = out.data_ptr<float>();
@@ -44,15 +44,16 @@ Tensor sine_positions(std::int64_t side, std::int64_t width) {
   Tensor out = at::zeros({side * side + 1, width}, at::kFloat);
   const std::int64_t quarter = width / 4;
   for (std::int64_t i = 0; i < side * side; ++i) {
+    const std::int64_t row = i / side, column = i % side;
     for (std::int64_t k = 0; k < quarter; ++k) {
       const double frequency = std::pow(100.0, -static_cast<double>(k) / static_cast<double>(quarter));
-      const double row = static_cast<double>(i / side) * frequency,
-                   column = static_cast<double>(i % side) * frequency;
+      const double down = static_cast<double>(row) * frequency,
+                   right = static_cast<double>(column) * frequency;
       float* p = out[i + 1].data_ptr<float>();
-      p[k] = static_cast<float>(std::sin(row));
-      p[quarter + k] = static_cast<float>(std::cos(row));
-      p[2 * quarter + k] = static_cast<float>(std::sin(column));
-      p[3 * quarter + k] = static_cast<float>(std::cos(column));
+      p[k] = static_cast<float>(std::sin(down));
+      p[quarter + k] = static_cast<float>(std::cos(down));
+      p[2 * quarter + k] = static_cast<float>(std::sin(right));
+      p[3 * quarter + k] = static_cast<float>(std::cos(right));
     }
   }
   return 0.5 * out;
@@ -334,7 +335,7 @@ void pretrain_clip(Clip& clip, const PretrainSource& source, const PretrainOptio
   const std::int64_t last = clip.config().vision.num_hidden_layers - 1;
   const std::string frozen_until = "vision_model.encoder.layers." + std::to_string(last) + ".";
   Parameters trained;
-  const auto consider = [&](const std::string& name, Tensor tensor) {
+  const auto consider = [&](const std::string& name, const Tensor& tensor) {
     const bool shared = name.starts_with("vision_model.") && !name.starts_with(frozen_until) &&
                         !name.starts_with("vision_model.post_layernorm");
     if (shared) return;

@@ -320,6 +320,22 @@ TEST_CASE("mcit compare agrees with result.json in every form") {
     }
 }
 
+TEST_CASE("A closed task takes the answers of its records") {
+  const auto predictions = [](const std::string& answers) {
+    const fs::path folder = runs() / (answers == "closed = true" ? "closed" : "listed");
+    write(folder.string() + ".toml",
+          "[mini]\ntrain = 32\ntest = 12\n[[tasks]]\nname = \"geo\"\ntrain = \"geo/train.json\"\ntest = "
+          "\"geo/test.json\"\n" +
+              answers + "\n");
+    succeeded(runs().mcit({"run", "--suite", folder.string() + ".toml", "--strategy", "zero_shot", "--out",
+                           folder.string(), "--set", "threads=1"}));
+    return slurp(folder / "predictions/00_geo.jsonl");
+  };
+  const std::string closed = predictions("closed = true");
+  CHECK(closed.find("restricted_text") != std::string::npos);
+  CHECK(closed == predictions("answers = [\"africa\", \"america\", \"asia\", \"europe\"]"));
+}
+
 TEST_CASE("Two seeds of one strategy are one row, mean and deviation") {
   succeeded(runs().mcit(smoke("sequential", runs() / "seed 2", 2)));
   const Ended ended =

@@ -102,6 +102,7 @@ TEST_CASE("a suite reads its tasks in its own order, with every key") {
   CHECK(vqa.expected_test == 2);
   CHECK(gqa.scorer == "exact");
   CHECK(gqa.answers.empty());
+  CHECK_FALSE(gqa.closed);
   CHECK_FALSE(gqa.chance.has_value());
   CHECK(gqa.max_new_tokens == 16);
   CHECK(gqa.steps == 0);
@@ -166,6 +167,8 @@ TEST_CASE("values out of range and missing keys are refused with their line") {
         std::string::npos);
   CHECK(refusal(replaced(kSuite, "train = \"gqa/train.json\"\n", "")).find("tasks.1.train: is missing") !=
         std::string::npos);
+  CHECK(refusal(replaced(kSuite, "chance = 50", "closed = true"))
+            .find("suite.toml:13: tasks.0.closed: takes the answers of the records") == 0);
   CHECK(refusal("tasks = 3\n").find("suite.toml:1: tasks: expected an array of tables") == 0);
 }
 
