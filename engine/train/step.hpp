@@ -12,7 +12,7 @@
 namespace mcit {
 
 struct TrainOptions {
-  std::int64_t steps = 200;       ///< optimizer steps a task
+  std::int64_t steps = 150;       ///< optimizer steps a task
   std::int64_t batch = 32;        ///< examples a micro-step
   std::int64_t accumulation = 1;  ///< micro-steps a step
   std::map<std::string, double> learning_rate = {
