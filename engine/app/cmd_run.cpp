@@ -21,6 +21,7 @@
 #include "plugin/catalogue.hpp"
 #include "report/comparison.hpp"
 #include "report/heatmap.hpp"
+#include "report/table_plot.hpp"
 
 namespace mcit {
 namespace {
@@ -35,7 +36,7 @@ struct Flags {
 
 /// Everything a run is made of, in the order it is read; the resolved settings are what resume compares.
 struct Settings {
-  std::string suite, model, device, strategy;
+  std::string suite, model, device, strategy, label;
   std::vector<std::string> order;
   std::filesystem::path data, out;
   std::uint64_t seed = 1;
@@ -91,6 +92,7 @@ Settings read_settings(const Config& config) {
   s.suite = config.name_or_path("suite", "mini4");
   s.model = config.name_or_path("model", "mini");
   s.device = config.text("device", "cpu");
+  s.label = config.text("label", "");
   s.order = config.texts("order", {});
   s.data = config.path("data", "");
   s.out = config.path("out", "");
@@ -149,6 +151,10 @@ void write_views(const RunDir& run, const RunResult& result) {
                heatmap_svg(result.matrix,
                            result.strategy + " on " + result.suite + ", seed " + std::to_string(result.seed),
                            result.stage_names()));
+  for (std::size_t i = 0; i < result.stages.size(); ++i)
+    for (const auto& [name, table] : result.stages[i].tables)
+      write_atomic(run.plot(static_cast<std::int64_t>(i) + 1, name),
+                   table_svg(table, result.strategy + ": " + name + " after " + result.stages[i].name));
 }
 
 /// The settings of a fresh run hold the command line's plugin folders already; those of a resumed run hold
@@ -180,6 +186,7 @@ struct Prepared {
   Encoder encoder;
   RunResult head;  ///< what the result says before the first stage
   std::vector<StreamTask> tasks;
+  std::vector<ExamplePtr> probe;
   std::unique_ptr<FeatureStore> features;
   Params params;  ///< of the strategy
 
@@ -191,16 +198,25 @@ struct Prepared {
         suite(open_suite(s.suite, s.order, s.data)),
         open(open_model(find_model(s.model), device, s.pad_square)),
         encoder(make_encoder(open, s.prompt_template.empty() ? suite.prompt_template : s.prompt_template)),
-        tasks(encode_suite(suite, encoder, head.provenance.data)),
         features(install_features(open, static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
                                   static_cast<int>(s.loader_threads))),
         params(s.params, "strategy") {
+    EncodedSuite encoded = encode_suite(suite, encoder);
+    tasks = std::move(encoded.tasks);
+    probe = std::move(encoded.probe);
+    head.provenance.data = std::move(encoded.data_hashes);
     for (std::size_t j = 0; j < tasks.size(); ++j) {
       tasks[j].steps = steps_of(tasks[j], s);
       head.tasks.push_back({tasks[j].info.name, tasks[j].info.test_examples, suite.tasks[j].chance});
     }
-    QuietHost host;  // made once before anything is on disk, so that a wrong key stops the run here
-    catalogue.create(s.strategy, params, host);
+    // Made once, and shown the stream, before anything is on disk: wrong settings stop the run here.
+    QuietHost host;
+    const StrategyPtr strategy = catalogue.create(s.strategy, params, host);
+    StreamInfo stream{.tasks = {}, .seed = s.seed};
+    for (const StreamTask& task : tasks) stream.tasks.push_back(task.info);
+    HookRunner hooks(*strategy, s.strategy);
+    hooks.on_stream_begin(stream);
+    hooks.plan(stream);
   }
 };
 
@@ -245,7 +261,8 @@ void run_command(const Flags& flags, const std::string& command_line) {
   describe(run, s, command_line, dir);
 
   const DecodeText decode = [&](const std::vector<std::int64_t>& ids) { return run.encoder.decode(ids); };
-  TaskLoop loop({*run.open.model, run.open.hash, run.tasks, run.features.get(), decode, dir}, s.loop);
+  TaskLoop loop({*run.open.model, run.open.hash, run.tasks, run.probe, run.features.get(), decode, dir},
+                s.loop);
   const StrategyPtr strategy = run.catalogue.create(s.strategy, run.params, loop.host());
   log::info("strategy '", s.strategy, "', suite '", run.suite.name, "' (", run.tasks.size(), " tasks), seed ",
             s.seed, ", ", run.device.str(), ", ", run.threads, run.threads == 1 ? " thread" : " threads");

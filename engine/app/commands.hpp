@@ -11,6 +11,7 @@ namespace mcit {
 struct CheckFailed {};
 
 void add_run(CLI::App& app);
+void add_sweep(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_metrics(CLI::App& app);
 void add_generate(CLI::App& app);

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 
@@ -27,10 +28,34 @@ std::filesystem::path find_model(const std::string& name) {
   throw ConfigError("model", "'" + name + "' is neither a folder nor a built-in model", "built in: mini");
 }
 
+namespace {
+
+/// CLIP towers for image and text features: their own tokenizer, or the model's where they have none.
+void install_clip(OpenModel& model, const std::filesystem::path& folder, at::Device device) {
+  std::shared_ptr<Clip> clip = load_clip(folder, device);
+  const auto own = folder / "tokenizer.json";
+  const Tokenizer tokenizer = std::filesystem::exists(own) ? Tokenizer::from_file(own) : model.tokenizer;
+  const TextTowerConfig& text = clip->config().text;
+  // The first CLIP files name 2 as their end token and mean the one that their tokenizer writes.
+  const std::vector<std::int64_t> empty = tokenizer.encode("", true);
+  const std::int64_t end = empty.size() > 1 ? empty.back() : text.eos_token_id;
+  model.model->set_clip(
+      clip, [=, most = static_cast<std::size_t>(text.max_position_embeddings)](const std::string& words) {
+        std::vector<std::int64_t> ids = tokenizer.encode(words, true);
+        if (!ids.empty() && ids.back() == end) ids.pop_back();
+        if (ids.size() >= most) ids.resize(most - 1);
+        ids.push_back(end);
+        return ids;
+      });
+}
+
+}  // namespace
+
 OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square) {
   Hasher hasher;
-  for (const char* file : {"config.json", "model.safetensors", "model.safetensors.index.json",
-                           "tokenizer.json", "preprocessor_config.json"})
+  for (const char* file :
+       {"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
+        "preprocessor_config.json", "clip/config.json", "clip/model.safetensors", "clip/tokenizer.json"})
     if (std::filesystem::exists(folder / file)) hasher.field(file).field(hash_file(folder / file));
   for (const auto& entry : std::filesystem::directory_iterator(folder))
     if (entry.path().filename().string().starts_with("model-") && entry.path().extension() == ".safetensors")
@@ -43,14 +68,7 @@ OpenModel open_model(const std::filesystem::path& folder, at::Device device, boo
     throw CheckpointError((folder / "tokenizer.json").string(),
                           "its <image> token is not the model's image token " + std::to_string(image),
                           "tokenizer and config.json belong to different models");
-  if (std::filesystem::exists(folder / "clip" / "config.json"))
-    out.model->set_clip(
-        load_clip(folder / "clip", device),
-        [tokenizer = out.tokenizer, ends = out.model->config().text.eos_token_ids](const std::string& text) {
-          std::vector<std::int64_t> ids = tokenizer.encode(text, true);
-          ids.push_back(ends.front());
-          return ids;
-        });
+  if (std::filesystem::exists(folder / "clip" / "config.json")) install_clip(out, folder / "clip", device);
   return out;
 }
 
@@ -76,6 +94,9 @@ Suite open_suite(const std::string& name, const std::vector<std::string>& order,
   } else if (suite.builtin) {
     const mini::Pack pack(share_dir() / "mini" / "pack");
     for (const SuiteTask& task : suite.tasks) options.tasks.push_back(task.name);
+    const std::string probe = suite.probe.empty() ? "" : suite.probe.begin()->string();
+    if (!probe.empty() && std::find(options.tasks.begin(), options.tasks.end(), probe) == options.tasks.end())
+      options.tasks.push_back(probe);
     std::unique_ptr<Progress> progress;
     suite.data = mini::materialise(
         pack, options, user_cache_dir() / "data", [&](std::string_view task, std::size_t, std::size_t count) {
@@ -106,81 +127,116 @@ std::vector<std::string> all_answers(const std::vector<Record>& train, const std
 
 }  // namespace
 
-std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
-                                     std::map<std::string, std::string>& data_hashes) {
-  std::vector<StreamTask> out;
-  std::set<std::string> known;
-  const auto picture = [&](const Record& record, const std::filesystem::path& file, std::size_t row) {
-    if (record.image.empty()) return std::string();
-    const std::string path = (suite.data / suite.image_root / record.image).string();
-    if (!known.contains(path) && !std::filesystem::is_regular_file(path))
+namespace {
+
+/// Turns the records of a suite's files into examples, checking that every picture is there.
+class RowEncoder {
+ public:
+  RowEncoder(const Suite& suite, const Encoder& encoder) : suite_(suite), encoder_(encoder) {}
+
+  std::vector<ExamplePtr> train(const std::filesystem::path& file, const std::vector<Record>& records,
+                                std::int64_t task, const std::string& suffix) {
+    return encode(file, records, suffix,
+                  [&](const Record& record, std::int64_t row) { return encoder_.train(record, task, row); });
+  }
+  std::vector<ExamplePtr> test(const std::filesystem::path& file, const std::vector<Record>& records,
+                               std::int64_t task, const std::string& suffix, std::int64_t room) {
+    return encode(file, records, suffix, [&](const Record& record, std::int64_t row) {
+      return encoder_.test(record, task, row, room);
+    });
+  }
+
+ private:
+  template <class Encode>
+  std::vector<ExamplePtr> encode(const std::filesystem::path& file, const std::vector<Record>& records,
+                                 const std::string& suffix, const Encode& encode_row) {
+    std::vector<ExamplePtr> out;
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      Record record = records[i];
+      record.turns.front().first += suffix;
+      try {
+        Example example = encode_row(record, static_cast<std::int64_t>(i));
+        example.image = picture(record, file, i);
+        out.push_back(std::make_shared<const Example>(std::move(example)));
+      } catch (const DataError& e) {
+        const std::string where = file.string() + ": row " + std::to_string(i + 1);
+        if (std::string(e.what()).starts_with(where)) throw;
+        throw DataError(where, e.what());
+      }
+    }
+    return out;
+  }
+
+  std::string picture(const Record& record, const std::filesystem::path& file, std::size_t row) {
+    if (record.image.empty()) return {};
+    const std::string path = (suite_.data / suite_.image_root / record.image).string();
+    if (!known_.contains(path) && !std::filesystem::is_regular_file(path))
       throw DataError(file.string() + ": row " + std::to_string(row + 1) + ": image",
                       "'" + path + "' does not exist", "check image_root and --data");
-    known.insert(path);
+    known_.insert(path);
     return path;
-  };
+  }
+
+  const Suite& suite_;
+  const Encoder& encoder_;
+  std::set<std::string> known_;
+};
+
+StreamTask encode_task(const Suite& suite, const SuiteTask& spec, std::int64_t index, const Encoder& encoder,
+                       RowEncoder& rows) {
+  StreamTask task;
+  const auto train_file = suite.data / spec.train, test_file = suite.data / spec.test;
+  const std::vector<Record> train = read_records(train_file, RecordKind::train),
+                            test = read_records(test_file, RecordKind::test);
+  task.train = rows.train(train_file, train, index, spec.suffix);
+  task.eval.name = spec.name;
+  task.eval.index = index;
+  task.eval.examples = rows.test(test_file, test, index, spec.suffix, spec.max_new_tokens);
+  Hasher digest;
+  digest.field(encoder.digest())
+      .field(spec.scorer)
+      .update(spec.max_new_tokens)
+      .field(hash_file(test_file))
+      .field(spec.suffix);
+  for (const ExamplePtr& example : task.eval.examples)
+    if (!example->image.empty()) digest.field(hash_file(example->image));
+  for (const Record& record : test) task.eval.golds.push_back(record.golds);
+  const std::vector<std::string> answers = spec.closed ? all_answers(train, test) : spec.answers;
+  std::vector<std::vector<std::int64_t>> encoded_answers;
+  for (const std::string& answer : answers) {
+    encoded_answers.push_back(encoder.answer(answer));
+    digest.field(answer);
+  }
+  if (!answers.empty())
+    task.eval.answers = std::make_shared<const AnswerTrie>(encoded_answers, encoder.end_token());
+  task.eval.scorer = &find_scorer(spec.scorer);
+  task.eval.max_new_tokens = spec.max_new_tokens;
+  task.eval.digest = digest.hex();
+  task.info = {spec.name, static_cast<std::int64_t>(train.size()), static_cast<std::int64_t>(test.size()),
+               answers};
+  task.steps = spec.steps;
+  return task;
+}
+
+}  // namespace
+
+EncodedSuite encode_suite(const Suite& suite, const Encoder& encoder) {
+  EncodedSuite out;
+  RowEncoder rows(suite, encoder);
   for (const SuiteTask& spec : suite.tasks) {
-    const auto index = static_cast<std::int64_t>(out.size());
-    StreamTask task;
-    const auto train_file = suite.data / spec.train, test_file = suite.data / spec.test;
-    const auto with_suffix = [&](Record record) {
-      if (!spec.suffix.empty()) record.turns.front().first += spec.suffix;
-      return record;
-    };
-    // What is wrong with a row is told with its file.
-    const auto encoded = [&](const std::filesystem::path& file, std::size_t row, const auto& encode) {
-      try {
-        Example example = encode(static_cast<std::int64_t>(row));
-        return example;
-      } catch (const DataError& e) {
-        throw DataError(file.string() + ": row " + std::to_string(row + 1), e.what());
-      }
-    };
-    const std::vector<Record> train = read_records(train_file, RecordKind::train),
-                              test = read_records(test_file, RecordKind::test);
-    for (std::size_t i = 0; i < train.size(); ++i) {
-      Example example = encoded(
-          train_file, i, [&](std::int64_t row) { return encoder.train(with_suffix(train[i]), index, row); });
-      example.image = picture(train[i], train_file, i);
-      task.train.push_back(std::make_shared<const Example>(std::move(example)));
-    }
-    Hasher digest;
-    digest.field(encoder.digest())
-        .field(spec.scorer)
-        .update(spec.max_new_tokens)
-        .field(hash_file(test_file))
-        .field(spec.suffix);
-    task.eval.name = spec.name;
-    task.eval.index = index;
-    for (std::size_t i = 0; i < test.size(); ++i) {
-      Example example = encoded(test_file, i, [&](std::int64_t row) {
-        return encoder.test(with_suffix(test[i]), index, row, spec.max_new_tokens);
-      });
-      example.image = picture(test[i], test_file, i);
-      if (!example.image.empty()) digest.field(hash_file(example.image));
-      task.eval.examples.push_back(std::make_shared<const Example>(std::move(example)));
-      task.eval.golds.push_back(test[i].golds);
-    }
-    const std::vector<std::string> answers = spec.closed ? all_answers(train, test) : spec.answers;
-    std::vector<std::vector<std::int64_t>> encoded_answers;
-    for (const std::string& answer : answers) {
-      encoded_answers.push_back(encoder.answer(answer));
-      digest.field(answer);
-    }
-    if (!answers.empty())
-      task.eval.answers = std::make_shared<const AnswerTrie>(encoded_answers, encoder.end_token());
-    task.eval.scorer = &find_scorer(spec.scorer);
-    task.eval.max_new_tokens = spec.max_new_tokens;
-    task.eval.digest = digest.hex();
-    task.info = {spec.name, static_cast<std::int64_t>(train.size()), static_cast<std::int64_t>(test.size()),
-                 answers};
-    task.steps = spec.steps;
-    data_hashes[spec.train.string()] = hash_file(train_file);
-    data_hashes[spec.test.string()] = hash_file(test_file);
-    out.push_back(std::move(task));
+    out.tasks.push_back(encode_task(suite, spec, static_cast<std::int64_t>(out.tasks.size()), encoder, rows));
+    for (const auto& file : {spec.train, spec.test})
+      out.data_hashes[file.string()] = hash_file(suite.data / file);
+  }
+  if (!suite.probe.empty()) {
+    const auto file = suite.data / suite.probe;
+    out.probe = rows.train(file, read_records(file, RecordKind::train), -1, "");
+    out.data_hashes[suite.probe.string()] = hash_file(file);
   }
   return out;
 }
+
+std::unique_ptr<Batches> QuietHost::probe() { throw Error("host.probe", "there is no suite"); }
 
 at::Generator QuietHost::generator() { return at::globalContext().defaultGenerator(at::kCPU); }
 

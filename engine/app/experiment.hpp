@@ -41,10 +41,13 @@ Encoder make_encoder(const OpenModel& model, const std::string& prompt_template)
 Suite open_suite(const std::string& name, const std::vector<std::string>& order,
                  const std::filesystem::path& data);
 
+struct EncodedSuite {
+  std::vector<StreamTask> tasks;
+  std::vector<ExamplePtr> probe;                   ///< examples of no task (-1)
+  std::map<std::string, std::string> data_hashes;  ///< file -> hash of what was read
+};
 /// Tokenizes every row of the suite and checks that every picture is there.
-/// @param data_hashes file -> hash of what was read
-std::vector<StreamTask> encode_suite(const Suite& suite, const Encoder& encoder,
-                                     std::map<std::string, std::string>& data_hashes);
+EncodedSuite encode_suite(const Suite& suite, const Encoder& encoder);
 
 /// A host for a strategy outside a run: what it says goes nowhere, and it has met no task.
 class QuietHost final : public Host {
@@ -52,6 +55,8 @@ class QuietHost final : public Host {
   void info(const std::string&) override {}
   void warn(const std::string&) override {}
   void record(const std::string&, double) override {}
+  void table(const std::string&, const StageTable&) override {}
+  std::unique_ptr<Batches> probe() override;
   at::Generator generator() override;  ///< the process's own
   ExamplePtr example(std::int64_t, std::int64_t) override;
 };

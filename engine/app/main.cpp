@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   });
   mcit::install_interrupt_handler();
   mcit::add_run(app);
+  mcit::add_sweep(app);
   mcit::add_compare(app);
   mcit::add_metrics(app);
   mcit::add_plugins(app);

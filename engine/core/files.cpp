@@ -1,6 +1,7 @@
 #include "core/files.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/system.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit {
@@ -132,6 +134,21 @@ void AtomicFile::commit() {
   const Descriptor folder(::open(folder_of(file_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder.get() >= 0)
     ::fsync(folder.get());  // some file systems refuse; the content itself is safe by now
+}
+
+FileLock::FileLock(const std::filesystem::path& file) : file_(file) {
+  std::error_code ignored;
+  fs::create_directories(file_.parent_path(), ignored);
+  descriptor_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) return;
+  while (::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR && !interrupted()) {
+  }
+}
+
+FileLock::~FileLock() {
+  if (descriptor_ < 0) return;
+  ::unlink(file_.c_str());
+  ::close(descriptor_);
 }
 
 AppendFile::AppendFile(fs::path file, std::uint64_t keep) : file_(std::move(file)) {

@@ -38,6 +38,20 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
+/// While it lives no other process holds a lock of the same name: whoever comes second waits, and then finds
+/// what the first has made. Where a lock file cannot be written there is no waiting.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& file);
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+  ~FileLock();  ///< removes the lock file
+
+ private:
+  std::filesystem::path file_;
+  int descriptor_ = -1;
+};
+
 /// A growing file of lines.
 class AppendFile {
  public:

@@ -23,9 +23,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockFile = ".mcit-run";
-constexpr std::array<std::string_view, 10> kOurs = {
+constexpr std::array<std::string_view, 11> kOurs = {
     "nonfinite_batch.json", "result.json", "matrix.csv",  "matrix.svg", "config.toml", "log.txt",
-    "metrics.jsonl",        "snapshots",   "predictions", kLockFile};
+    "metrics.jsonl",        "snapshots",   "predictions", "plots",      kLockFile};
 
 bool is_run(const fs::path& root) {
   std::error_code error;
@@ -65,6 +65,12 @@ int lock(const fs::path& root) {
                       "wait for it, or choose another folder");
   }
   return descriptor;
+}
+
+std::string numbered(std::int64_t stage) {
+  char number[24];
+  std::snprintf(number, sizeof number, "%02lld_", static_cast<long long>(stage));
+  return number;
 }
 
 void make_folder(const fs::path& root) {
@@ -130,9 +136,11 @@ RunDir::~RunDir() {
 }
 
 fs::path RunDir::predictions(std::int64_t stage, std::string_view task) const {
-  char number[24];
-  std::snprintf(number, sizeof number, "%02lld_", static_cast<long long>(stage));
-  return root_ / "predictions" / (number + safe_file_name(task) + ".jsonl");
+  return root_ / "predictions" / (numbered(stage) + safe_file_name(task) + ".jsonl");
+}
+
+fs::path RunDir::plot(std::int64_t stage, std::string_view name) const {
+  return root_ / "plots" / (numbered(stage) + safe_file_name(name) + ".svg");
 }
 
 std::string safe_file_name(std::string_view name) {

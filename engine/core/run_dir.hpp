@@ -38,6 +38,8 @@ class RunDir {
   /// predictions/<stage>_<task>.jsonl, stage 0 being the untrained base. The task name is made safe as a file
   /// name.
   std::filesystem::path predictions(std::int64_t stage, std::string_view task) const;
+  /// plots/<stage>_<name>.svg, of a table that the strategy kept of a stage.
+  std::filesystem::path plot(std::int64_t stage, std::string_view name) const;
 
  private:
   RunDir(std::filesystem::path root, int lock) : root_(std::move(root)), lock_(lock) {}

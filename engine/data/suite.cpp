@@ -44,6 +44,7 @@ Suite read_suite(const std::filesystem::path& file, const std::vector<std::strin
   out.prompt_template = config.text("template", out.prompt_template);
   out.data = config.path("data", "");
   out.image_root = config.text("image_root", "");
+  out.probe = config.text("probe", "");
   if (config.has("mini")) out.builtin = config.child("mini");
   std::vector<SuiteTask> known;
   std::set<std::string> seen;

@@ -30,12 +30,14 @@ struct Suite {
   std::filesystem::path data;        ///< folder that files and pictures start from; empty until it is known
   std::filesystem::path image_root;  ///< relative to `data`
   std::vector<SuiteTask> tasks;      ///< in stream order
+  std::filesystem::path probe;       ///< training records like the model's pre-training data; may be empty
   std::optional<Config> builtin;     ///< the [mini] table: the data is made, not given
   Config file;                       ///< all of it; whoever has read [mini] finishes it
 };
 
-/// Reads `file`. Keys: name, template, data, image_root, order, [mini], and [[tasks]] with name, train, test,
-/// scorer, answers, closed, chance, max_new_tokens, steps, suffix, expected_train, expected_test.
+/// Reads `file`. Keys: name, template, data, image_root, order, probe, [mini], and [[tasks]] with name,
+/// train, test, scorer, answers, closed, chance, max_new_tokens, steps, suffix, expected_train,
+/// expected_test.
 /// @param order task names in the order to stream them, a subset allowed; empty = the suite's own
 /// @throws ConfigError naming file, line and key.
 Suite read_suite(const std::filesystem::path& file, const std::vector<std::string>& order = {});

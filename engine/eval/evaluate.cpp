@@ -37,8 +37,14 @@ std::optional<double> Cell::selector_accuracy(std::int64_t task) const {
   return 100.0 * static_cast<double>(right) / static_cast<double>(rows.size());
 }
 
+double Cell::oracle_score() const {
+  double sum = 0.0;
+  for (const Prediction& row : rows) sum += row.oracle_score.value_or(row.score);
+  return rows.empty() ? 0.0 : 100.0 * sum / static_cast<double>(rows.size());
+}
+
 Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode,
-              const SelectHook& select, const std::function<void(std::int64_t)>& progress) {
+              const SelectHook& select, bool learned, const std::function<void(std::int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   model.set_training(false);
   std::vector<std::size_t> order(task.examples.size());
@@ -48,11 +54,16 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
   });
   Cell cell;
   cell.rows.resize(task.examples.size());
+  const auto score_of = [&](std::size_t row, const std::string& text) {
+    const ScoreContext context{.options = {}, .prompt = task.examples[row]->prompt};
+    return task.scorer->score(text, task.golds[row], context);
+  };
   for (std::size_t begin = 0; begin < order.size(); begin += static_cast<std::size_t>(batch)) {
     const std::size_t end = std::min(order.size(), begin + static_cast<std::size_t>(batch));
     Batch part;
     for (std::size_t i = begin; i < end; ++i) part.examples.push_back(task.examples[order[i]]);
     model.route().task.assign(part.size(), -1);
+    model.route().text = model.route().vision = {};
     const Selection selection = select ? select(part) : Selection{};
     Prefill prefill = model.prefill(part, task.max_new_tokens);
     const auto free = model.decode(prefill, task.max_new_tokens);
@@ -62,16 +73,32 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
       const std::size_t row = order[i], at = i - begin;
       const Example& example = *task.examples[row];
       Prediction& out = cell.rows[row];
-      const ScoreContext context{.options = {}, .prompt = example.prompt};
       out = {.id = example.id, .prompt = example.prompt, .text = decode(free[at]), .gold = example.answer};
-      const Score score = task.scorer->score(out.text, task.golds[row], context);
+      const Score score = score_of(row, out.text);
       out.score = score.value;
       out.well_formed = score.well_formed;
       if (!restricted.empty()) {
         out.restricted_text = decode(restricted[at]);
-        out.restricted_score = task.scorer->score(*out.restricted_text, task.golds[row], context).value;
+        out.restricted_score = score_of(row, *out.restricted_text).value;
       }
       if (!selection.task.empty()) out.selected_task = selection.task[at];
+    }
+    Batch misrouted;
+    std::vector<std::size_t> rows;
+    for (std::size_t i = begin; learned && i < end; ++i) {
+      const Prediction& out = cell.rows[order[i]];
+      if (out.selected_task < 0 || out.selected_task == part.examples[i - begin]->task) continue;
+      misrouted.examples.push_back(part.examples[i - begin]);
+      rows.push_back(order[i]);
+    }
+    if (!rows.empty()) {
+      model.route().task.assign(rows.size(), misrouted.examples.front()->task);
+      model.route().text = model.route().vision = {};
+      select(misrouted);
+      Prefill own = model.prefill(misrouted, task.max_new_tokens);
+      const auto answers = model.decode(own, task.max_new_tokens);
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        cell.rows[rows[i]].oracle_score = score_of(rows[i], decode(answers[i])).value;
     }
     if (progress) progress(static_cast<std::int64_t>(end - begin));
     if (interrupted()) throw Interrupted();
@@ -89,6 +116,7 @@ std::string to_jsonl(const Cell& cell) {
       line["restricted_score"] = row.restricted_score.value_or(0.0);
     }
     if (row.selected_task >= 0) line["selected_task"] = row.selected_task;
+    if (row.oracle_score) line["oracle_score"] = *row.oracle_score;
     out += dump_json(line) + "\n";
   }
   return out;
@@ -112,6 +140,7 @@ Cell from_jsonl(const std::string& text, const std::string& where) {
       row.restricted_score = json_number(object, "restricted_score", at);
     }
     if (object.contains("selected_task")) row.selected_task = json_integer(object, "selected_task", at);
+    if (object.contains("oracle_score")) row.oracle_score = json_number(object, "oracle_score", at);
     cell.rows.push_back(std::move(row));
   }
   return cell;

@@ -32,7 +32,8 @@ struct Prediction {
   bool well_formed = false;
   std::optional<std::string> restricted_text{};  ///< best answer of the task's answer set
   std::optional<double> restricted_score{};
-  std::int64_t selected_task = -1;  ///< what the strategy routed to; -1 when it selects nothing
+  std::int64_t selected_task = -1;       ///< what the strategy routed to; -1 when it selects nothing
+  std::optional<double> oracle_score{};  ///< with the true task, where another was selected
 };
 
 struct Cell {
@@ -41,17 +42,21 @@ struct Cell {
   double score() const;                                              ///< percent
   std::optional<double> restricted_score() const;                    ///< percent
   std::optional<double> selector_accuracy(std::int64_t task) const;  ///< percent of rows routed to `task`
+  double oracle_score() const;  ///< percent, with the true task for every row
 };
 
-/// The strategy's say at inference; may set the model's route.
+/// The strategy's say at inference; sets the model's route where a row's task is unknown (-1).
 using SelectHook = std::function<Selection(const Batch&)>;
 using DecodeText = std::function<std::string(const std::vector<std::int64_t>&)>;
 
 /// Rows are sorted by length and answered `batch` at a time; the cell does not depend on the strategy's
-/// training flag.
+/// training flag. Where the strategy selects another task than the row's own, the row is answered once more
+/// with its own.
 /// @param select null when no strategy is attached
+/// @param learned whether the task was trained: only then is there anything of its own to answer with
 Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode,
-              const SelectHook& select, const std::function<void(std::int64_t rows)>& progress = {});
+              const SelectHook& select, bool learned,
+              const std::function<void(std::int64_t rows)>& progress = {});
 
 /// predictions.jsonl: one object a row, deterministic bytes.
 std::string to_jsonl(const Cell& cell);

@@ -15,6 +15,13 @@ namespace {
 
 constexpr int kSchema = 1;
 
+bool is_empty(const AccuracyMatrix& matrix) {
+  for (std::int64_t i = 0; i <= matrix.stages(); ++i)
+    for (std::int64_t j = 0; j < matrix.tasks(); ++j)
+      if (matrix.at(i, j)) return false;
+  return true;
+}
+
 Json optional_json(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
 Json tasks_json(const std::vector<TaskResult>& tasks) {
@@ -80,6 +87,19 @@ Json selector_json(const RunResult& result) {
     any = any || stage.selector_accuracy.has_value();
   }
   return any ? out : Json(nullptr);
+}
+
+Json tables_json(const RunResult& result) {
+  Json out = Json::array();
+  for (const StageResult& stage : result.stages)
+    for (const auto& [name, table] : stage.tables)
+      out.push_back({{"stage", stage.name},
+                     {"name", name},
+                     {"rows", table.rows},
+                     {"columns", table.columns},
+                     {"values", table.values},
+                     {"plot", table.lines ? "lines" : "heat_map"}});
+  return out;
 }
 
 Json provenance_json(const Provenance& p) {
@@ -163,6 +183,26 @@ void read_stages(const Json& json, RunResult& result, const std::string& where) 
   }
 }
 
+void read_tables(const Json& json, RunResult& result, const std::string& where) {
+  const auto tables = json.find("tables");
+  if (tables == json.end() || !tables->is_array()) return;
+  for (const Json& entry : *tables) {
+    const std::string stage = json_text(entry, "stage", where + ": tables"),
+                      name = json_text(entry, "name", where + ": tables");
+    ResultTable table;
+    take(entry, "rows", table.rows, where + ": tables");
+    take(entry, "columns", table.columns, where + ": tables");
+    take(entry, "values", table.values, where + ": tables");
+    table.lines = entry.value("plot", "") == "lines";
+    const bool whole = table.values.size() == table.rows.size() &&
+                       std::all_of(table.values.begin(), table.values.end(),
+                                   [&](const auto& row) { return row.size() == table.columns.size(); });
+    if (!whole) throw DataError(where, "the table '" + name + "' is no full grid of its rows and columns");
+    for (StageResult& known : result.stages)
+      if (known.name == stage) known.tables[name] = table;
+  }
+}
+
 void read_counts(const Json& json, RunResult& result, const std::string& where) {
   const auto counts = json.find("counts");
   if (counts == json.end() || !counts->is_array()) return;
@@ -217,8 +257,8 @@ std::vector<std::string> RunResult::stage_names() const {
   return names;
 }
 
-MetricInputs RunResult::inputs(bool restricted) const {
-  MetricInputs inputs{restricted ? matrix_restricted : matrix, {}, {}, {}};
+MetricInputs RunResult::inputs(const AccuracyMatrix& scores) const {
+  MetricInputs inputs{scores, {}, {}, {}};
   for (const TaskResult& task : tasks) inputs.test_examples.push_back(task.test_examples);
   return inputs;
 }
@@ -257,11 +297,11 @@ RunResult make_result(std::string suite, std::string strategy, std::uint64_t see
       std::int64_t& stage = learned_at.at(static_cast<std::size_t>(task));
       if (stage == 0) stage = static_cast<std::int64_t>(result.stages.size()) + 1;
     }
-    result.stages.push_back({name, trained, {}, {}});
+    result.stages.push_back({.name = name, .tasks = trained, .cost = {}, .selector_accuracy = {}});
   }
   const auto count = static_cast<std::int64_t>(result.stages.size());
   result.matrix = AccuracyMatrix(result.task_names(), count, std::move(learned_at));
-  result.matrix_restricted = result.matrix;
+  result.matrix_restricted = result.matrix_oracle = result.matrix_selector = result.matrix;
   result.counts.assign(result.stages.size() + 1, std::vector<std::optional<CellCount>>(result.tasks.size()));
   return result;
 }
@@ -281,9 +321,15 @@ void write_result(const std::filesystem::path& file, const RunResult& result) {
   json["matrix"] = matrix_to_json(result.matrix);
   json["matrix_restricted"] = matrix_to_json(result.matrix_restricted);
   json["counts"] = counts_json(result);
-  json["metrics"] = metrics_json(result.inputs());
-  json["metrics_restricted"] = metrics_json(result.inputs(true));
+  json["metrics"] = metrics_json(result.inputs(result.matrix));
+  json["metrics_restricted"] = metrics_json(result.inputs(result.matrix_restricted));
   json["selector_accuracy"] = selector_json(result);
+  if (!is_empty(result.matrix_selector)) {
+    json["matrix_selector"] = matrix_to_json(result.matrix_selector);
+    json["matrix_oracle"] = matrix_to_json(result.matrix_oracle);
+    json["metrics_oracle"] = metrics_json(result.inputs(result.matrix_oracle));
+  }
+  json["tables"] = tables_json(result);
   json["costs"] = costs_json(result);
   json["provenance"] = provenance_json(result.provenance);
   write_json(file, json);
@@ -301,19 +347,17 @@ bool is_result(const std::filesystem::path& path) {
   return json.contains("schema") && json.contains("strategy");
 }
 
-bool is_empty(const AccuracyMatrix& matrix) {
-  for (std::int64_t i = 0; i <= matrix.stages(); ++i)
-    for (std::int64_t j = 0; j < matrix.tasks(); ++j)
-      if (matrix.at(i, j)) return false;
-  return true;
-}
-
 }  // namespace
 
 MetricInputs read_metric_inputs(const std::filesystem::path& path, bool restricted) {
   const bool run = is_result(path);
-  MetricInputs inputs =
-      run ? read_result(path).inputs(restricted) : MetricInputs{read_matrix(path), {}, {}, {}};
+  MetricInputs inputs;
+  if (run) {
+    const RunResult result = read_result(path);
+    inputs = result.inputs(restricted ? result.matrix_restricted : result.matrix);
+  } else {
+    inputs.matrix = read_matrix(path);
+  }
   if (restricted && (!run || is_empty(inputs.matrix)))
     throw DataError(path.string(), "holds no matrix of restricted answers",
                     "only runs whose tasks have answer sets do");
@@ -344,10 +388,14 @@ RunResult read_result(const std::filesystem::path& path) {
   result.matrix = matrix_from_json(json, where);
   std::vector<std::int64_t> learned_at;
   for (std::int64_t j = 0; j < result.matrix.tasks(); ++j) learned_at.push_back(result.matrix.learned_at(j));
-  result.matrix_restricted = AccuracyMatrix(result.task_names(), result.matrix.stages(), learned_at);
-  if (json.contains("matrix_restricted"))
-    result.matrix_restricted = matrix_of_run(json["matrix_restricted"], result.task_names(),
-                                             result.matrix.stages(), learned_at, where);
+  for (const auto& [key, matrix] : {std::pair{"matrix_restricted", &result.matrix_restricted},
+                                    {"matrix_oracle", &result.matrix_oracle},
+                                    {"matrix_selector", &result.matrix_selector}}) {
+    *matrix = AccuracyMatrix(result.task_names(), result.matrix.stages(), learned_at);
+    if (json.contains(key))
+      *matrix = matrix_of_run(json[key], result.task_names(), result.matrix.stages(), learned_at, where);
+  }
+  read_tables(json, result, where);
   read_counts(json, result, where);
   read_provenance(part(json, "provenance"), result.provenance, where + ": provenance");
   return result;

@@ -33,11 +33,19 @@ struct StageCost {
   double peak_memory_mb = 0.0;  ///< of the process so far
 };
 
+/// Numbers that the strategy kept of one stage, such as how often each expert was used.
+struct ResultTable {
+  std::vector<std::string> rows, columns;
+  std::vector<std::vector<double>> values;  ///< [rows][columns]
+  bool lines = false;                       ///< drawn as a line for each row instead of a heat map
+};
+
 struct StageResult {
   std::string name;
   std::vector<std::int64_t> tasks;  ///< 0-based
   StageCost cost;
-  std::optional<double> selector_accuracy;  ///< percent of test rows whose selected task is the right one
+  std::optional<double> selector_accuracy;      ///< percent of test rows whose selected task is the right one
+  std::map<std::string, ResultTable> tables{};  ///< by the strategy's name for them
 };
 
 /// How often a cell's answers were right: percent = 100 score / examples.
@@ -78,14 +86,16 @@ struct RunResult {
   double base_eval_seconds = 0.0;  ///< evaluation of the untrained base (row 0)
   AccuracyMatrix matrix;
   AccuracyMatrix matrix_restricted;  ///< answers restricted to the task's own answer set
+  AccuracyMatrix matrix_oracle;      ///< with the true task in place of the one that the strategy selected
+  AccuracyMatrix matrix_selector;    ///< percent of the cell's rows for which the right task was selected
   /// counts[i][j], empty where the cell is missing; either no rows or one for each row of the matrix
   std::vector<std::vector<std::optional<CellCount>>> counts;
   Provenance provenance;
 
   std::vector<std::string> task_names() const;
   std::vector<std::string> stage_names() const;
-  /// Matrix and test sizes, for compute_metrics(); S of another run may be added.
-  MetricInputs inputs(bool restricted = false) const;
+  /// One of the matrices and the test sizes, for compute_metrics(); S of another run may be added.
+  MetricInputs inputs(const AccuracyMatrix& scores) const;
   std::optional<double> selector_accuracy() const;  ///< after the last stage
   /// Sums of time and work, largest of parameters and memory; evaluation of the base included.
   StageCost total_cost() const;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "mcit/errors.hpp"
 #include "model/kernels.hpp"
@@ -16,6 +17,18 @@ std::string shape_text(at::IntArrayRef shape) {
   std::string text = "[";
   for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
   return text + "]";
+}
+
+/// The layout of the rows `kept` (ascending) of a pass.
+RowLayout narrowed(const RowLayout& rows, const Tensor& kept) {
+  const auto place = [&](const Tensor& row) { return at::searchsorted(kept, row); };
+  return {rows.sequence.index_select(0, kept),
+          rows.position.index_select(0, kept),
+          place(rows.first),
+          place(rows.last),
+          place(rows.last_prompt),
+          rows.lengths,
+          rows.decoding};
 }
 
 }  // namespace
@@ -135,32 +148,52 @@ Tensor Decoder::logits(const Tensor& hidden) const {
   return scores.scalar_type() == at::kDouble ? scores : scores.to(at::kFloat);
 }
 
-bool Decoder::by_rows(const Block& block) {
+void Decoder::each_reads(const Block& block, const std::function<void(Reads)>& visit) {
   for (const SiteGroup* group : {&block.qkv, &block.o, &block.gate_up, &block.down})
     for (const Site* site : group->view)
-      for (const AdapterPtr& adapter : site->active())
-        if (!adapter->per_row()) return false;
-  return true;
+      for (const AdapterPtr& adapter : site->active()) visit(adapter->reads());
 }
 
 bool Decoder::by_rows() const {
-  return std::all_of(blocks_.begin(), blocks_.end(), [](const Block& block) { return by_rows(block); });
+  bool all = true;
+  for (const Block& block : blocks_)
+    each_reads(block, [&](Reads reads) { all = all && reads == Reads::own_row; });
+  return all;
 }
 
-Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache,
-                        bool training) const {
+Tensor Decoder::top_rows(const RowLayout& rows, const Tensor& keep) const {
+  bool any = false, first = false, last_prompt = false;
+  each_reads(blocks_.back(), [&](Reads reads) {
+    any = any || reads == Reads::sequence || reads == Reads::prompt_mean;
+    first = first || reads == Reads::first_row;
+    last_prompt = last_prompt || reads == Reads::last_prompt_row;
+  });
+  if (any || !keep.defined()) return {};
+  if (!first && !last_prompt) return keep;
+  std::vector<Tensor> parts = {keep};
+  if (first) parts.push_back(rows.first);
+  if (last_prompt) parts.push_back(rows.last_prompt);
+  return std::get<0>(at::_unique(at::cat(parts)));  // ascending
+}
+
+Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training,
+                        const Tensor& prompt_rows) const {
   const Tensor angles = route.rows.position.to(at::kFloat).unsqueeze(1) * inverse_frequency_;
   const Tensor cos = angles.cos(), sin = angles.sin();
-  const bool narrow_top = keep.defined() && by_rows(blocks_.back());
-  Tensor kept = keep.defined() ? keep : Tensor();
+  const Tensor few = top_rows(route.rows, keep);
+  RowLayout layout = few.defined() ? narrowed(route.rows, few) : RowLayout();
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
-    const bool top = narrow_top && i + 1 == blocks_.size();
+    const bool top = few.defined() && i + 1 == blocks_.size();
+    const std::vector<Tensor>& prompts = route.text.layers;
+    if (prompt_rows.defined() && i > 0 && i < prompts.size() && prompts[i].defined())
+      x = x.index_copy(0, prompt_rows, prompts[i].flatten(0, 1).to(x.scalar_type()));
     const Tensor h = kernels::rms_norm(x, block.input_norm, config_.rms_norm_eps);
-    const Tensor mixed = attention(block, i, h, route, top ? kept : Tensor(), cache, cos, sin, training);
+    const Tensor mixed =
+        attention(block, i, h, route, top ? few : Tensor(), layout, cache, cos, sin, training);
     if (top) {
-      x = x.index_select(0, kept);
-      kept = Tensor();
+      x = x.index_select(0, few);
+      std::swap(route.rows, layout);
     }
     x = x + kernels::site_linear(mixed, block.o.view, block.o.weight, {}, route, training);
     const Tensor g = kernels::rms_norm(x, block.post_norm, config_.rms_norm_eps);
@@ -168,22 +201,25 @@ Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCac
         kernels::site_linear(g, block.gate_up.view, block.gate_up.weight, {}, route, training));
     x = x + kernels::site_linear(act, block.down.view, block.down.weight, {}, route, training);
   }
-  if (kept.defined()) x = x.index_select(0, kept);
+  if (few.defined()) std::swap(route.rows, layout);
+  if (keep.defined() && !few.is_same(keep))
+    x = x.index_select(0, few.defined() ? at::searchsorted(few, keep) : keep);
   return kernels::rms_norm(x, norm_, config_.rms_norm_eps);
 }
 
 Tensor Decoder::attention(const Block& block, std::size_t index, const Tensor& x, RouteContext& route,
-                          const Tensor& keep, KvCache* cache, const Tensor& cos, const Tensor& sin,
-                          bool training) const {
+                          const Tensor& keep, const RowLayout& few, KvCache* cache, const Tensor& cos,
+                          const Tensor& sin, bool training) const {
   const std::int64_t heads = config_.num_attention_heads, kv = config_.num_key_value_heads,
                      hd = config_.head_dim;
   const std::int64_t q_width = heads * hd, kv_width = kv * hd;
   if (keep.defined()) {
     const std::span<Site* const> sites(block.qkv.view);
-    const Tensor q =
-        kernels::rotary(kernels::site_linear(x.index_select(0, keep), sites.first(1),
-                                             block.qkv.weight.narrow(0, 0, q_width), {}, route, training),
-                        cos.index_select(0, keep), sin.index_select(0, keep), heads, hd);
+    RowLayout all = std::exchange(route.rows, few);
+    const Tensor raw = kernels::site_linear(x.index_select(0, keep), sites.first(1),
+                                            block.qkv.weight.narrow(0, 0, q_width), {}, route, training);
+    route.rows = std::move(all);
+    const Tensor q = kernels::rotary(raw, cos.index_select(0, keep), sin.index_select(0, keep), heads, hd);
     const Tensor both = kernels::rotary(
         kernels::site_linear(x, sites.last(2), block.qkv.weight.narrow(0, q_width, 2 * kv_width), {}, route,
                              training),

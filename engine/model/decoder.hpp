@@ -46,18 +46,20 @@ class Decoder {
   /// Hidden states after the final norm.
   /// @param x     [N, d] packed rows of route.rows
   /// @param keep  rows whose output is wanted (int64, ascending), or undefined for all: the top block's
-  /// queries and
-  ///              feed-forward, and the final norm, run on these rows alone
+  ///              queries and feed-forward run on these rows and those that its adapters read, the final norm
+  ///              on these alone
   /// @param cache filled by a prefill behind its shared positions (`keep` is then the last row of each
   ///              sequence), extended by one row a sequence while route.rows.decoding; the caller counts
   ///              cache.lengths up
-  Tensor forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training) const;
+  /// @param prompt_rows rows of x that route.text added, [B·L]: where deeper prompts go; undefined without
+  Tensor forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training,
+                 const Tensor& prompt_rows = {}) const;
 
   /// Scores over the vocabulary, float32 (float64 for a float64 model).
   Tensor logits(const Tensor& hidden) const;
 
-  /// Whether every active adapter is per_row(): what a row becomes is then the same in every sequence that
-  /// begins with the same tokens.
+  /// Whether every active adapter reads its own row alone: what a row becomes is then the same in every
+  /// sequence that begins with the same tokens.
   bool by_rows() const;
 
   const DecoderConfig& config() const { return config_; }
@@ -71,9 +73,10 @@ class Decoder {
     Tensor input_norm, post_norm;
     SiteGroup qkv, o, gate_up, down;
   };
+  /// @param few layout of the rows `keep`, where those alone are wanted
   Tensor attention(const Block& block, std::size_t index, const Tensor& x, RouteContext& route,
-                   const Tensor& keep, KvCache* cache, const Tensor& cos, const Tensor& sin,
-                   bool training) const;
+                   const Tensor& keep, const RowLayout& few, KvCache* cache, const Tensor& cos,
+                   const Tensor& sin, bool training) const;
   void fill_cache(std::size_t index, const Tensor& k, const Tensor& v, KvCache& cache) const;
   Tensor attend_cached(std::size_t index, const Tensor& q, const Tensor& k, const Tensor& v,
                        KvCache& cache) const;
@@ -83,7 +86,10 @@ class Decoder {
   Tensor attend_behind(std::size_t index, const Tensor& q, const RowLayout& rows, const KvCache& cache) const;
   /// One row of each sequence, at `position` [B], against the cache up to there.
   Tensor attend_last(std::size_t index, const Tensor& q, const Tensor& position, const KvCache& cache) const;
-  static bool by_rows(const Block& block);
+  static void each_reads(const Block& block, const std::function<void(Reads)>& visit);
+  /// The rows that the top block runs on when `keep` are wanted: those and what its adapters read; undefined
+  /// when they may read any.
+  Tensor top_rows(const RowLayout& rows, const Tensor& keep) const;
 
   DecoderConfig config_;
   std::string prefix_;

@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <map>
+
 #include "mcit/errors.hpp"
 #include "model/loops.hpp"
 
@@ -158,31 +160,48 @@ struct Slot {
   Tensor z, logits;
 };
 
-/// z and router logits of every slot: one product for all that read the same (un)dropped input.
-void project_down(const Tensor& x, std::vector<Slot>& slots, bool training) {
+/// Rows of several adapters that read the same input, and where each product goes.
+struct Stack {
   std::vector<Tensor> rows;
   std::vector<std::int64_t> sizes;
   std::vector<Tensor*> targets;
-  for (Slot& slot : slots) {
-    const Tensor down = slot.adapter->down(), route = slot.adapter->route();
-    const double p = training ? slot.adapter->dropout() : 0.0;
-    if (p > 0.0) {
-      slot.z = at::linear(at::dropout(x, p, true), down.to(x.scalar_type()));
-    } else {
-      rows.push_back(down);
-      sizes.push_back(down.size(0));
-      targets.push_back(&slot.z);
-    }
-    if (route.defined()) {
-      rows.push_back(route);
-      sizes.push_back(route.size(0));
-      targets.push_back(&slot.logits);
-    }
+
+  void add(const Tensor& some, Tensor* target) {
+    rows.push_back(some);
+    sizes.push_back(some.size(0));
+    targets.push_back(target);
   }
-  if (rows.empty()) return;
-  const Tensor stacked = (rows.size() == 1 ? rows[0] : at::cat(rows)).to(x.scalar_type());
-  const std::vector<Tensor> parts = at::linear(x, stacked).split_with_sizes(sizes, 1);
-  for (std::size_t i = 0; i < parts.size(); ++i) *targets[i] = parts[i];
+  void multiply(const Tensor& x) const {
+    if (rows.empty()) return;
+    const Tensor all = (rows.size() == 1 ? rows[0] : at::cat(rows)).to(x.scalar_type());
+    const std::vector<Tensor> parts = at::linear(x, all).split_with_sizes(sizes, 1);
+    for (std::size_t i = 0; i < parts.size(); ++i) *targets[i] = parts[i];
+  }
+};
+
+/// z and router logits of every slot: one product for all that read the same (un)dropped input.
+void project_down(const Tensor& x, std::vector<Slot>& slots, const RouteContext& route, bool training) {
+  Stack own;
+  std::map<Reads, Stack> pooled;
+  for (Slot& slot : slots) {
+    const Tensor down = slot.adapter->down();
+    const double p = training ? slot.adapter->dropout() : 0.0;
+    if (p > 0.0)
+      slot.z = at::linear(at::dropout(x, p, true), down.to(x.scalar_type()));
+    else
+      own.add(down, &slot.z);
+    const Reads reads = slot.adapter->reads();
+    const bool every_row = reads == Reads::own_row || reads == Reads::sequence;
+    if (!every_row && route.rows.decoding) continue;  // decided at prefill
+    const Tensor router = slot.adapter->route(route);
+    if (!router.defined()) continue;
+    if (!every_row && (!route.rows.sequence.defined() || route.rows.sequence.size(0) != x.size(0)))
+      throw Error(slot.site->name(), "an adapter here has a router that reads one row a sequence",
+                  "such adapters belong in the decoder");
+    (every_row ? own : pooled[reads]).add(router, &slot.logits);
+  }
+  own.multiply(x);
+  for (const auto& [reads, stack] : pooled) stack.multiply(router_input(x, reads, route.rows));
 }
 
 }  // namespace
@@ -233,7 +252,7 @@ Tensor site_linear(const Tensor& x, std::span<Site* const> sites, const Tensor& 
     for (const AdapterPtr& adapter : site->active()) slots.push_back({adapter.get(), site, offset, {}, {}});
     offset += site->out();
   }
-  project_down(x, slots, training);
+  project_down(x, slots, route, training);
   std::vector<Tensor> vs, ups;
   std::vector<std::int64_t> offsets;
   for (Slot& slot : slots) {

@@ -239,16 +239,30 @@ Mllm::Rows Mllm::whole(const Batch& batch) {
   return sequences;
 }
 
-Tensor Mllm::collate(const Rows& sequences, std::int64_t position) {
-  std::vector<std::int64_t> ids, sequence, positions, first, last;
+Mllm::Packed Mllm::collate(const Rows& sequences, std::int64_t position, const Batch* prompts, bool insert) {
+  const std::int64_t added = insert ? route_.text.length() : 0;
+  if (added > 0)
+    check_prompts(route_.text, sequences.size(), info_.hidden, static_cast<std::size_t>(info_.layers),
+                  "text");
+  const std::int64_t before = route_.text.place == Prompts::Place::before_text ? 0 : 1;  // tokens in front
+  std::vector<std::int64_t> ids, sequence, positions, first, last, last_prompt, prompt_rows;
+  Packed packed;
   route_.rows.lengths.clear();
   for (std::size_t b = 0; b < sequences.size(); ++b) {
-    const auto rows = static_cast<std::int64_t>(sequences[b].size());
+    const auto tokens = static_cast<std::int64_t>(sequences[b].size()), rows = tokens + added;
     first.push_back(static_cast<std::int64_t>(ids.size()));
-    ids.insert(ids.end(), sequences[b].begin(), sequences[b].end());
-    sequence.insert(sequence.end(), sequences[b].size(), static_cast<std::int64_t>(b));
+    for (std::int64_t i = 0; i < added; ++i) prompt_rows.push_back(first.back() + before + i);
+    for (std::int64_t i = 0; i < tokens; ++i)
+      packed.rows.push_back(first.back() + i + (i < before ? 0 : added));
+    ids.resize(ids.size() + static_cast<std::size_t>(rows), config_.image_token_id == 0 ? 1 : 0);
+    for (std::size_t i = 0; i < sequences[b].size(); ++i)
+      ids[static_cast<std::size_t>(packed.rows[packed.rows.size() - sequences[b].size() + i])] =
+          sequences[b][i];
+    sequence.insert(sequence.end(), static_cast<std::size_t>(rows), static_cast<std::int64_t>(b));
     for (std::int64_t i = 0; i < rows; ++i) positions.push_back(position + i);
     last.push_back(static_cast<std::int64_t>(ids.size()) - 1);
+    last_prompt.push_back(
+        prompts == nullptr ? last.back() : first.back() + added + prompts->examples[b]->prompt_length - 1);
     route_.rows.lengths.push_back(rows);
   }
   const auto send = [&](const std::vector<std::int64_t>& values) {
@@ -258,11 +272,28 @@ Tensor Mllm::collate(const Rows& sequences, std::int64_t position) {
   route_.rows.position = send(positions);
   route_.rows.first = send(first);
   route_.rows.last = send(last);
+  route_.rows.last_prompt = send(last_prompt);
   route_.rows.decoding = false;
-  return send(ids);
+  packed.tokens = send(ids);
+  if (added > 0) packed.prompt_rows = send(prompt_rows);
+  return packed;
+}
+
+void Mllm::check_prompts(const Prompts& prompts, std::size_t sequences, std::int64_t width,
+                         std::size_t blocks, const char* where) const {
+  const std::string name = std::string("route.") + where;
+  const auto count = static_cast<std::int64_t>(sequences);
+  if (prompts.layers.size() > blocks)
+    throw Error(name, "has prompts for " + std::to_string(prompts.layers.size()) + " blocks",
+                "there are " + std::to_string(blocks));
+  for (const Tensor& layer : prompts.layers)
+    if (layer.defined() && layer.sizes() != at::IntArrayRef({count, prompts.length(), width}))
+      throw Error(name, "holds prompts of another shape than [" + std::to_string(count) + ", " +
+                            std::to_string(prompts.length()) + ", " + std::to_string(width) + "]");
 }
 
 bool Mllm::tower_changed() const {
+  if (route_.vision.length() > 0) return true;
   for (std::size_t i = 0; i < tower_.size(); ++i)
     if (tower_[i].requires_grad() || version_of(tower_[i]) != tower_versions_[i]) return true;
   bool adapted = false;
@@ -275,7 +306,8 @@ Tensor Mllm::gather_features(const Batch& batch) const {
     std::vector<Tensor> pixels;
     for (const ExamplePtr& example : batch.examples)
       if (!example->image.empty()) pixels.push_back(images_.pixels(example->image));
-    return pixels.empty() ? Tensor() : vision_features(at::stack(pixels).to(device_, dtype_));
+    return pixels.empty() ? Tensor()
+                          : vision_features(at::stack(pixels).to(device_, dtype_), vision_prompts(batch));
   }
   std::vector<Tensor> features;
   for (const ExamplePtr& example : batch.examples)
@@ -283,8 +315,26 @@ Tensor Mllm::gather_features(const Batch& batch) const {
   return features.empty() ? Tensor() : at::stack(features).to(device_, dtype_);
 }
 
-Tensor Mllm::embed_rows(const Tensor& tokens, const Tensor& features) {
-  const Tensor embedded = decoder_.embed(tokens);
+Prompts Mllm::vision_prompts(const Batch& batch) const {
+  if (route_.vision.length() == 0) return {};
+  check_prompts(route_.vision, batch.size(), info_.vision_hidden,
+                static_cast<std::size_t>(std::max<std::int64_t>(feature_layer_, 1)), "vision");
+  std::vector<std::int64_t> pictured;
+  for (std::size_t b = 0; b < batch.size(); ++b)
+    if (!batch.examples[b]->image.empty()) pictured.push_back(static_cast<std::int64_t>(b));
+  const Tensor index = at::tensor(pictured, at::kLong).to(device_);
+  Prompts out;
+  for (const Tensor& layer : route_.vision.layers)
+    out.layers.push_back(layer.defined() ? layer.index_select(0, index).to(dtype_) : Tensor());
+  return out;
+}
+
+Tensor Mllm::embed_rows(const Packed& packed, const Tensor& features) {
+  const Tensor& tokens = packed.tokens;
+  Tensor embedded = decoder_.embed(tokens);
+  if (packed.prompt_rows.defined())
+    embedded = embedded.index_copy(0, packed.prompt_rows,
+                                   route_.text.layers[0].flatten(0, 1).to(embedded.scalar_type()));
   if (!features.defined()) return embedded;
   const Tensor where = (tokens == config_.image_token_id).nonzero().squeeze(1);
   const Tensor rows = features.reshape({-1, features.size(-1)});
@@ -301,31 +351,38 @@ Tensor Mllm::embed_rows(const Tensor& tokens, const Tensor& features) {
 Forward Mllm::forward(const Batch& batch) { return forward_with(batch, gather_features(batch)); }
 
 Forward Mllm::forward_with(const Batch& batch, const Tensor& features) {
-  const Tensor tokens = collate(whole(batch));
+  const Packed packed = collate(whole(batch), 0, &batch, true);
   std::vector<std::int64_t> labels;
   for (const ExamplePtr& example : batch.examples)
     labels.insert(labels.end(), example->labels.begin(), example->labels.end());
   std::vector<std::int64_t> keep, targets;
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] < 0) continue;
-    keep.push_back(static_cast<std::int64_t>(i));
+    keep.push_back(packed.rows[i]);
     targets.push_back(labels[i]);
   }
   if (keep.empty())
     throw DataError("batch", "no row of the batch has a label", "every training example needs an answer");
   const Tensor rows = at::tensor(keep, at::kLong).to(device_);
-  const Tensor hidden = decoder_.forward(embed_rows(tokens, features), route_, rows, nullptr, training_);
+  const Tensor hidden =
+      decoder_.forward(embed_rows(packed, features), route_, rows, nullptr, training_, packed.prompt_rows);
   return {decoder_.logits(hidden), at::tensor(targets, at::kLong).to(device_),
           route_.rows.sequence.index_select(0, rows)};
 }
 
 Tensor Mllm::all_logits(const Batch& batch, const Tensor& features) {
-  const Tensor tokens = collate(whole(batch));
-  return decoder_.logits(decoder_.forward(embed_rows(tokens, features), route_, {}, nullptr, training_));
+  const Packed packed = collate(whole(batch), 0, &batch, true);
+  return decoder_.logits(
+      decoder_.forward(embed_rows(packed, features), route_, {}, nullptr, training_, packed.prompt_rows));
 }
 
-Tensor Mllm::vision_features(const Tensor& pixels) const {
-  const Tensor hidden = vision_hidden(pixels);
+Tensor Mllm::input_embeddings(const Batch& batch) {
+  const at::NoGradGuard no_grad;
+  return embed_rows(collate(whole(batch), 0, &batch, false), gather_features(batch));
+}
+
+Tensor Mllm::vision_features(const Tensor& pixels, const Prompts& prompts) const {
+  const Tensor hidden = vision_hidden(pixels, prompts);
   return config_.vision_feature_select == "full" ? hidden : hidden.narrow(1, 1, hidden.size(1) - 1);
 }
 
@@ -345,7 +402,7 @@ KvCache Mllm::make_cache(std::size_t sequences, std::int64_t capacity) const {
 
 std::int64_t Mllm::shared_beginning(const Rows& prompts) const {
   constexpr std::int64_t kWorth = 16;  // rows that a pass of its own must spare each of the other sequences
-  if (prompts.size() < 2 || !decoder_.by_rows()) return 0;
+  if (prompts.size() < 2 || !decoder_.by_rows() || route_.text.length() > 0) return 0;
   std::size_t shared = prompts[0].size();
   for (const auto& prompt : prompts) {
     // Every sequence keeps a row of its own; pictures differ.
@@ -362,7 +419,7 @@ Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
   Rows prompts;
   for (const ExamplePtr& example : batch.examples) {
     prompts.emplace_back(example->tokens.data(), static_cast<std::size_t>(example->prompt_length));
-    out.prompt_lengths.push_back(example->prompt_length);
+    out.prompt_lengths.push_back(example->prompt_length + route_.text.length());
   }
   const std::int64_t longest = *std::max_element(out.prompt_lengths.begin(), out.prompt_lengths.end());
   out.cache = make_cache(batch.size(), longest + max_new_tokens);
@@ -372,8 +429,8 @@ Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
     once.lengths = {shared};
     const std::vector<std::int64_t> tasks = std::exchange(route_.task, {-1});
     route_.memo.clear();
-    const Tensor tokens = collate({prompts[0].first(static_cast<std::size_t>(shared))});
-    decoder_.forward(decoder_.embed(tokens), route_, route_.rows.last, &once, false);
+    const Packed packed = collate({prompts[0].first(static_cast<std::size_t>(shared))}, 0, nullptr, false);
+    decoder_.forward(decoder_.embed(packed.tokens), route_, route_.rows.last, &once, false);
     route_.task = tasks;
     for (std::size_t i = 0; i < once.keys.size(); ++i) {
       out.cache.keys[i].narrow(2, 0, shared).copy_(once.keys[i]);
@@ -383,10 +440,10 @@ Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
     for (auto& prompt : prompts) prompt = prompt.subspan(static_cast<std::size_t>(shared));
   }
   out.cache.lengths = out.prompt_lengths;
-  const Tensor tokens = collate(prompts, out.cache.shared);
+  const Packed packed = collate(prompts, out.cache.shared, nullptr, true);
   route_.memo.clear();
-  const Tensor hidden = decoder_.forward(embed_rows(tokens, gather_features(batch)), route_, route_.rows.last,
-                                         &out.cache, false);
+  const Tensor hidden = decoder_.forward(embed_rows(packed, gather_features(batch)), route_, route_.rows.last,
+                                         &out.cache, false, packed.prompt_rows);
   out.first_logits = decoder_.logits(hidden);
   out.task = route_.task;
   out.memo = route_.memo;
@@ -437,7 +494,8 @@ std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64
     const auto options = at::TensorOptions(at::kLong).device(device_);
     rows.decoding = true;
     rows.position = at::tensor(prefill.cache.lengths, at::kLong).to(device_);
-    rows.sequence = rows.first = rows.last = at::arange(static_cast<std::int64_t>(count), options);
+    rows.sequence = rows.first = rows.last = rows.last_prompt =
+        at::arange(static_cast<std::int64_t>(count), options);
     rows.lengths.assign(count, 1);
     prefill.cache.position = rows.position;
     const Tensor x = decoder_.embed(at::tensor(ids, at::kLong).to(device_));
@@ -447,28 +505,44 @@ std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64
   return answers;
 }
 
-Tensor Mllm::image_features(const Batch& batch) {
+/// Rows of the batch by their keys, 0 for an empty key. `embed` is asked once for each key and for one at a
+/// time: a product's last digits depend on its size, and a resumed run meets its keys in other company.
+Tensor Mllm::remembered(Embeddings& known, const std::vector<std::string>& keys,
+                        const std::function<Tensor(const std::string&)>& embed) {
   if (!clip_)
-    throw CheckpointError("image_features", "this model has no CLIP towers",
+    throw CheckpointError("image and text features", "this model has no CLIP towers",
                           "the model folder needs a clip/ folder beside its config.json");
-  Tensor out = at::zeros({static_cast<std::int64_t>(batch.size()), info_.feature_dim},
-                         at::TensorOptions(at::kFloat).device(device_));
-  for (std::size_t b = 0; b < batch.size(); ++b) {
-    const std::string& image = batch.examples[b]->image;
-    if (!image.empty())
-      out[static_cast<std::int64_t>(b)] =
-          clip_->embed_images(images_.pixels(image).unsqueeze(0).to(device_, dtype_))[0].to(at::kFloat);
+  constexpr std::size_t kMost = 1 << 18;  // half a gigabyte of 512 floats each
+  if (known.size() > kMost) known.clear();
+  const at::NoGradGuard no_grad;
+  const Tensor nothing = at::zeros({info_.feature_dim}, at::TensorOptions(at::kFloat).device(device_));
+  std::vector<Tensor> out;
+  for (const std::string& key : keys) {
+    if (key.empty()) {
+      out.push_back(nothing);
+      continue;
+    }
+    auto found = known.find(key);
+    if (found == known.end()) found = known.emplace(key, embed(key).squeeze(0).to(at::kFloat)).first;
+    out.push_back(found->second);
   }
-  return out;
+  return at::stack(out);
+}
+
+Tensor Mllm::image_features(const Batch& batch) {
+  std::vector<std::string> paths;
+  for (const ExamplePtr& example : batch.examples) paths.push_back(example->image);
+  return remembered(image_embeddings_, paths, [&](const std::string& path) {
+    return clip_->embed_images(images_.pixels(path).unsqueeze(0).to(device_, dtype_));
+  });
 }
 
 Tensor Mllm::text_features(const Batch& batch) {
-  if (!clip_)
-    throw CheckpointError("text_features", "this model has no CLIP towers",
-                          "the model folder needs a clip/ folder beside its config.json");
-  std::vector<std::vector<std::int64_t>> ids;
-  for (const ExamplePtr& example : batch.examples) ids.push_back(encode_text_(example->prompt));
-  return clip_->embed_texts(ids).to(at::kFloat);
+  std::vector<std::string> questions;
+  for (const ExamplePtr& example : batch.examples) questions.push_back(example->question);
+  return remembered(text_embeddings_, questions, [&](const std::string& question) {
+    return clip_->embed_texts({encode_text_(question)});
+  });
 }
 
 std::shared_ptr<Clip> load_clip(const std::filesystem::path& folder, at::Device device,

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "mcit/backbone.hpp"
@@ -71,13 +72,14 @@ class Mllm final : public Backbone {
   Forward forward(const Batch& batch) override;
   Tensor image_features(const Batch& batch) override;
   Tensor text_features(const Batch& batch) override;
+  Tensor input_embeddings(const Batch& batch) override;
   RouteContext& route() override { return route_; }
 
   /// Like forward(), with the pictures' features given in batch order: [pictures, image_tokens, D].
   Forward forward_with(const Batch& batch, const Tensor& features);
   /// Features of pictures before the connector. [B, 3, S, S] -> [B, image_tokens, D]; on the graph in grad
   /// mode.
-  Tensor vision_features(const Tensor& pixels) const;
+  Tensor vision_features(const Tensor& pixels, const Prompts& prompts = {}) const;
   /// What the decoder reads of pictures: features through the connector. [B, image_tokens, D] -> [.., d]
   Tensor visual_tokens(const Tensor& features) {
     return connector_.forward(features.reshape({-1, features.size(-1)}), route_, training_)
@@ -86,8 +88,8 @@ class Mllm final : public Backbone {
   /// The decoder's token embedding. [V, d]
   const Tensor& embedding() const { return decoder_.embedding(); }
   /// The tower's hidden states up to the feature layer, class token included. [B, 1 + patches, D]
-  Tensor vision_hidden(const Tensor& pixels) const {
-    return vision_.hidden(pixels, feature_layer_, training_);
+  Tensor vision_hidden(const Tensor& pixels, const Prompts& prompts = {}) const {
+    return vision_.hidden(pixels, feature_layer_, training_, prompts);
   }
 
   Prefill prefill(const Batch& batch, std::int64_t max_new_tokens);
@@ -116,12 +118,27 @@ class Mllm final : public Backbone {
   /// Tokens of each sequence that go through the decoder in one pass, and the position of the first.
   using Rows = std::vector<std::span<const std::int64_t>>;
   static Rows whole(const Batch& batch);
-  Tensor collate(const Rows& sequences, std::int64_t position = 0);  ///< fills route_.rows; token ids [N]
+  /// A pass over packed sequences, with the rows that route_.text adds to each.
+  struct Packed {
+    Tensor tokens;                   ///< [N] ids; those of added rows mean nothing
+    Tensor prompt_rows;              ///< [B·L] added rows; undefined without
+    std::vector<std::int64_t> rows;  ///< row of each sequence's tokens, one after the other
+  };
+  /// Fills route_.rows. @param prompts rows of each sequence's prompt, or null when they are nothing else
+  /// @param insert whether route_.text joins this pass
+  Packed collate(const Rows& sequences, std::int64_t position, const Batch* prompts, bool insert);
   KvCache make_cache(std::size_t sequences, std::int64_t capacity) const;
   /// How many leading tokens all prompts share that one pass may serve for all; 0 when it would not pay.
   std::int64_t shared_beginning(const Rows& prompts) const;
   Tensor gather_features(const Batch& batch) const;
-  Tensor embed_rows(const Tensor& tokens, const Tensor& features);
+  /// route_.vision of the examples that have a picture, in the tower's type.
+  Prompts vision_prompts(const Batch& batch) const;
+  using Embeddings = std::unordered_map<std::string, Tensor>;
+  Tensor remembered(Embeddings& known, const std::vector<std::string>& keys,
+                    const std::function<Tensor(const std::string&)>& embed);
+  Tensor embed_rows(const Packed& packed, const Tensor& features);
+  void check_prompts(const Prompts& prompts, std::size_t sequences, std::int64_t width, std::size_t blocks,
+                     const char* where) const;
   void each_site(const std::function<void(Site&)>& visit) const;
   void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
 
@@ -140,6 +157,7 @@ class Mllm final : public Backbone {
   ImageSource images_;
   std::shared_ptr<Clip> clip_;
   std::function<std::vector<std::int64_t>(const std::string&)> encode_text_;
+  Embeddings image_embeddings_, text_embeddings_;  ///< CLIP's, by path and by question
   bool training_ = false;
 };
 

@@ -15,6 +15,12 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
 
 Tensor unit(const Tensor& x) { return x / x.norm(2, -1, true); }
 
+/// Puts prompts behind the first row of each sequence, in place of `replaced` rows there. x [B, L, D]
+Tensor with_prompts(const Tensor& x, const Tensor& prompts, std::int64_t replaced) {
+  const std::int64_t rest = 1 + replaced;
+  return at::cat({x.narrow(1, 0, 1), prompts, x.narrow(1, rest, x.size(1) - rest)}, 1);
+}
+
 }  // namespace
 
 ClipEncoder::ClipEncoder(StateDict& tensors, const std::string& prefix, std::int64_t layers,
@@ -39,11 +45,15 @@ ClipEncoder::ClipEncoder(StateDict& tensors, const std::string& prefix, std::int
 }
 
 Tensor ClipEncoder::forward(Tensor x, std::int64_t first, std::int64_t count, bool causal,
-                            RouteContext& route, bool training) const {
+                            RouteContext& route, bool training, const Prompts& prompts) const {
   const std::int64_t batch = x.size(0), length = x.size(1), width = x.size(2), dim = width / heads_;
   x = x.reshape({batch * length, width});
   for (std::int64_t i = first; i < first + count; ++i) {
     const Layer& layer = layers_[static_cast<std::size_t>(i)];
+    if (const auto at = static_cast<std::size_t>(i);
+        i > 0 && at < prompts.layers.size() && prompts.layers[at].defined())
+      x = with_prompts(x.view({batch, length, width}), prompts.layers[at], prompts.length())
+              .reshape({batch * length, width});
     const Tensor h = layer_norm(x, layer.norm1_weight, layer.norm1_bias, eps_);
     const Tensor qkv =
         kernels::site_linear(h, layer.qkv.view, layer.qkv.weight, layer.qkv.bias, route, training);
@@ -91,7 +101,8 @@ VisionTower::VisionTower(VisionConfig config, StateDict& tensors, const std::str
       encoder_(tensors, prefix, layers, config_.hidden_size, config_.num_attention_heads,
                config_.layer_norm_eps, config_.hidden_act) {}
 
-Tensor VisionTower::hidden(const Tensor& pixels, std::int64_t layers, bool training) const {
+Tensor VisionTower::hidden(const Tensor& pixels, std::int64_t layers, bool training,
+                           const Prompts& prompts) const {
   const std::int64_t batch = pixels.size(0), side = config_.image_size / config_.patch_size,
                      p = config_.patch_size, d = config_.hidden_size;
   if (pixels.dim() != 4 || pixels.size(1) != 3 || pixels.size(2) != config_.image_size ||
@@ -108,7 +119,13 @@ Tensor VisionTower::hidden(const Tensor& pixels, std::int64_t layers, bool train
       at::matmul(patches.to(patch_embedding_.scalar_type()), patch_embedding_.view({d, -1}).t());
   const Tensor x =
       at::cat({class_embedding_.view({1, 1, d}).expand({batch, 1, d}), embedded}, 1) + position_embedding_;
-  return continue_from(layer_norm(x, pre_weight_, pre_bias_, config_.layer_norm_eps), 0, layers, training);
+  const Tensor start = layer_norm(x, pre_weight_, pre_bias_, config_.layer_norm_eps);
+  if (prompts.length() == 0) return continue_from(start, 0, layers, training);
+  RouteContext route;
+  const Tensor out =
+      encoder_.forward(with_prompts(start, prompts.layers[0], 0), 0, layers, false, route, training, prompts);
+  const std::int64_t behind = 1 + prompts.length();
+  return at::cat({out.narrow(1, 0, 1), out.narrow(1, behind, out.size(1) - behind)}, 1);
 }
 
 Tensor VisionTower::continue_from(Tensor hidden, std::int64_t first, std::int64_t layers,

@@ -18,8 +18,9 @@ class ClipEncoder {
               std::int64_t heads, double eps, std::string act);
 
   /// Output of layer `count` (0 returns x). @param x [B, L, D]; causal for the text tower
+  /// @param prompts where layers[i] is defined, it replaces rows 1 .. L of x before layer i > 0
   Tensor forward(Tensor x, std::int64_t first, std::int64_t count, bool causal, RouteContext& route,
-                 bool training) const;
+                 bool training, const Prompts& prompts = {}) const;
 
   void each_site(const std::function<void(Site&)>& visit) const;
   void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
@@ -43,7 +44,8 @@ class VisionTower {
 
   /// hidden_states[layers]: 0 is the embeddings after pre_layrnorm. @param pixels [B, 3, S, S] -> [B, 1 +
   /// patches, D]
-  Tensor hidden(const Tensor& pixels, std::int64_t layers, bool training) const;
+  /// @param prompts [B, L, D] a layer, read behind the class token; the result has no rows of theirs
+  Tensor hidden(const Tensor& pixels, std::int64_t layers, bool training, const Prompts& prompts = {}) const;
   /// From hidden_states[first] on.
   Tensor continue_from(Tensor hidden, std::int64_t first, std::int64_t layers, bool training) const;
   /// post_layernorm of the class token of hidden_states[-1]. [B, 1 + patches, D] -> [B, D]

@@ -118,7 +118,7 @@ class StrategySuite {
     list.check("a run goes on in mid-stage as if it had not been interrupted",
                [&] { resumes(reference_->stages().size() > 1 ? 1 : 0, ProbeRun::kSteps / 2); });
     list.check("a prediction depends on its own example only", [&] { examples_stand_alone(); });
-    list.check("adapters say per_row() only when each row stands alone", [&] { rows_stand_alone(); });
+    list.check("adapters read no other rows than reads() says", [&] { reads_what_it_says(); });
     list.check("answers are decoded token by token as they are read at once", [&] { decodes(); });
     list.check("federated: upload, aggregate, download", [&] { federates(); });
   }
@@ -244,20 +244,22 @@ class StrategySuite {
     close_outputs(at::cat(alone), outputs_, "the same example is answered differently in company");
   }
 
-  void rows_stand_alone() const {
-    if (!reference_->backbone().adapters_per_row())
-      throw NotApplicable("an adapter says that it reads other rows");
+  void reads_what_it_says() const {
+    if (!reference_->backbone().adapters_read({Reads::own_row, Reads::first_row, Reads::last_prompt_row}))
+      throw NotApplicable("an adapter says that it reads whole sequences");
     reference_->backbone().set_narrow_top(false);
     const Tensor all_rows = reference_->predict();
     reference_->backbone().set_narrow_top(true);
-    close_outputs(all_rows, outputs_, "with the top block on supervised rows only the outputs are others");
+    close_outputs(all_rows, outputs_, "with the top block on fewer rows the outputs are others");
   }
 
   void decodes() const {
     const Batch batch = reference_->test_batch();
     const Tensor decoded = reference_->decode(batch);
     if (!decoded.isfinite().all().item<bool>()) fail("the logits are not finite");
-    if (reference_->backbone().adapters_per_row()) close_outputs(outputs_, decoded, "the logits are others");
+    if (reference_->backbone().adapters_read(
+            {Reads::own_row, Reads::first_row, Reads::last_prompt_row, Reads::prompt_mean}))
+      close_outputs(outputs_, decoded, "the logits are others");
     std::vector<Tensor> alone;
     for (const ExamplePtr& example : batch.examples) alone.push_back(reference_->decode(Batch{{example}}));
     close_outputs(at::cat(alone), decoded, "the same example is answered differently in company");

@@ -127,8 +127,14 @@ Tensor ProbeBackbone::apply(const Tensor& x, Site& site, RouteContext& route) co
   Tensor y = at::linear(x, site.weight(), site.bias());
   for (const AdapterPtr& adapter : site.active()) {
     const Tensor z = at::linear(at::dropout(x, adapter->dropout(), training_), adapter->down());
-    const Tensor rows = adapter->route();
-    const Tensor mixed = adapter->mix(z, rows.defined() ? at::linear(x, rows) : Tensor(), route, site.name());
+    const bool pools = adapter->reads() != Reads::own_row && adapter->reads() != Reads::sequence;
+    if (pools && (!route.rows.sequence.defined() || route.rows.sequence.size(0) != x.size(0)))
+      throw Error(site.name(), "an adapter here has a router that reads one row a sequence",
+                  "such adapters belong in the decoder");
+    const Tensor rows = pools && route.rows.decoding ? Tensor() : adapter->route(route);
+    const Tensor logits =
+        rows.defined() ? at::linear(router_input(x, adapter->reads(), route.rows), rows) : Tensor();
+    const Tensor mixed = adapter->mix(z, logits, route, site.name());
     const Tensor up = adapter->up();
     if (mixed.dim() != 2 || mixed.size(0) != x.size(0) || mixed.size(1) != up.size(1))
       throw Error(site.name(), "an adapter's mix() gave another shape than [rows of z, columns of up()]");
@@ -137,31 +143,48 @@ Tensor ProbeBackbone::apply(const Tensor& x, Site& site, RouteContext& route) co
   return y;
 }
 
-Tensor ProbeBackbone::collate(const Batch& batch, bool prompts_only) {
-  std::vector<std::int64_t> ids, sequence, position, first, last, lengths;
+Tensor ProbeBackbone::collate(const Batch& batch, bool prompts_only, bool insert) {
+  const std::int64_t added = insert ? route_.text.length() : 0,
+                     before = route_.text.place == Prompts::Place::before_text ? 0 : 1;
+  std::vector<std::int64_t> prompt_rows;
+  token_rows_.clear();
+  std::vector<std::int64_t> ids, sequence, position, first, last, last_prompt, lengths;
   for (std::size_t b = 0; b < batch.size(); ++b) {
     const Example& example = *batch.examples[b];
     const std::int64_t rows =
         prompts_only ? example.prompt_length : static_cast<std::int64_t>(example.tokens.size());
     first.push_back(static_cast<std::int64_t>(ids.size()));
-    for (std::int64_t i = 0; i < rows; ++i) {
-      ids.push_back(example.tokens[static_cast<std::size_t>(i)]);
+    for (std::int64_t row = 0; row < rows + added; ++row) {
+      const bool own = row < before || row >= before + added;
+      if (own)
+        token_rows_.push_back(static_cast<std::int64_t>(ids.size()));
+      else
+        prompt_rows.push_back(static_cast<std::int64_t>(ids.size()));
+      ids.push_back(own ? example.tokens[static_cast<std::size_t>(row < before ? row : row - added)] : 0);
       sequence.push_back(static_cast<std::int64_t>(b));
-      position.push_back(i);
+      position.push_back(row);
     }
     last.push_back(static_cast<std::int64_t>(ids.size()) - 1);
-    lengths.push_back(rows);
+    last_prompt.push_back(first.back() + added + example.prompt_length - 1);
+    lengths.push_back(rows + added);
   }
-  route_.rows = {longs(sequence), longs(position), longs(first), longs(last), lengths, false};
+  prompt_rows_ = added > 0 ? longs(prompt_rows) : Tensor();
+  route_.rows = {longs(sequence),    longs(position), longs(first), longs(last),
+                 longs(last_prompt), lengths,         false};
   return longs(ids);
 }
 
 /// [pictures · kImageTokens, kHidden] through tower and connector; undefined without a picture.
 Tensor ProbeBackbone::pictures(const Batch& batch) const {
   std::vector<Tensor> features;
-  for (const ExamplePtr& example : batch.examples)
-    if (!example->image.empty())
-      features.push_back(drawn("picture " + example->image, {kImageTokens, kVisionHidden}, 1.0));
+  for (std::size_t b = 0; b < batch.size(); ++b) {
+    const std::string& image = batch.examples[b]->image;
+    if (image.empty()) continue;
+    const Tensor own = drawn("picture " + image, {kImageTokens, kVisionHidden}, 1.0);
+    features.push_back(route_.vision.length() == 0
+                           ? own
+                           : own + route_.vision.layers[0][static_cast<std::int64_t>(b)].mean(0));
+  }
   if (features.empty()) return {};
   RouteContext unrouted;  // adapters in the tower are not routed by sequence
   Tensor x = at::cat(features);
@@ -172,8 +195,10 @@ Tensor ProbeBackbone::pictures(const Batch& batch) const {
                    unrouted);
 }
 
-Tensor ProbeBackbone::embed(const Batch& batch, const Tensor& tokens) {
-  const Tensor embedded = at::embedding(embedding_, tokens);
+Tensor ProbeBackbone::embed(const Batch& batch, const Tensor& tokens, bool insert) {
+  Tensor embedded = at::embedding(embedding_, tokens);
+  if (insert && prompt_rows_.defined())
+    embedded = embedded.index_copy(0, prompt_rows_, route_.text.layers[0].flatten(0, 1));
   const Tensor features = pictures(batch);
   if (!features.defined()) return embedded;
   const Tensor where = (tokens == kImageToken).nonzero().squeeze(1);
@@ -198,57 +223,76 @@ Tensor ProbeBackbone::mean_so_far(const Tensor& v, std::size_t block, Cache* cac
 }
 
 Tensor ProbeBackbone::decoder(Tensor x, const Tensor& keep, Cache* cache) {
-  const bool narrow = narrow_top_ && keep.defined() && adapters_per_row();
-  bool kept = !keep.defined();
+  const Tensor few = narrow_top_ && keep.defined() ? top_rows(keep) : Tensor();
+  const RowLayout all = route_.rows;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
+    if (const auto& deep = route_.text.layers;
+        prompt_rows_.defined() && !all.decoding && i > 0 && i < deep.size() && deep[i].defined())
+      x = x.index_copy(0, prompt_rows_, deep[i].flatten(0, 1));
     const Tensor h = rms_norm(x, block.input_norm);
     const Tensor gate = at::sigmoid(apply(h, *block.q, route_) * apply(h, *block.k, route_));
     Tensor mixed = mean_so_far(apply(h, *block.v, route_), i, cache) * gate;
-    if (narrow && i + 1 == blocks_.size()) {
-      x = x.index_select(0, keep);
-      mixed = mixed.index_select(0, keep);
-      kept = true;
+    if (few.defined() && i + 1 == blocks_.size()) {
+      const auto place = [&](const Tensor& row) { return at::searchsorted(few, row); };
+      x = x.index_select(0, few);
+      mixed = mixed.index_select(0, few);
+      route_.rows = {all.sequence.index_select(0, few),
+                     all.position.index_select(0, few),
+                     place(all.first),
+                     place(all.last),
+                     place(all.last_prompt),
+                     all.lengths,
+                     all.decoding};
     }
     x = x + apply(mixed, *block.o, route_);
     const Tensor g = rms_norm(x, block.post_norm);
     x = x + apply(at::silu(apply(g, *block.gate, route_)) * apply(g, *block.up, route_), *block.down, route_);
   }
-  if (!kept) x = x.index_select(0, keep);
+  route_.rows = all;
+  if (keep.defined()) x = x.index_select(0, few.defined() ? at::searchsorted(few, keep) : keep);
   return at::linear(rms_norm(x, final_norm_), head_);
 }
 
-bool ProbeBackbone::adapters_per_row() const {
-  return std::all_of(sites_.begin(), sites_.end(), [](const Site& site) {
-    return std::all_of(site.active().begin(), site.active().end(),
-                       [](const AdapterPtr& adapter) { return adapter->per_row(); });
+bool ProbeBackbone::adapters_read(std::initializer_list<Reads> kinds) const {
+  return std::all_of(sites_.begin(), sites_.end(), [&](const Site& site) {
+    return std::all_of(site.active().begin(), site.active().end(), [&](const AdapterPtr& adapter) {
+      return std::find(kinds.begin(), kinds.end(), adapter->reads()) != kinds.end();
+    });
   });
 }
 
+/// The rows that the top block needs for those of `keep`; undefined when its adapters may read any.
+Tensor ProbeBackbone::top_rows(const Tensor& keep) const {
+  if (adapters_read({Reads::own_row})) return keep;
+  if (!adapters_read({Reads::own_row, Reads::first_row, Reads::last_prompt_row})) return {};
+  return std::get<0>(at::_unique(at::cat({keep, route_.rows.first, route_.rows.last_prompt})));  // ascending
+}
+
 Forward ProbeBackbone::forward(const Batch& batch) {
-  const Tensor tokens = collate(batch, false);
+  const Tensor tokens = collate(batch, false, true);
   std::vector<std::int64_t> keep, targets;
-  std::int64_t row = 0;
+  std::size_t row = 0;
   for (const ExamplePtr& example : batch.examples) {
     for (const std::int64_t label : example->labels) {
       if (label >= 0) {
-        keep.push_back(row);
+        keep.push_back(token_rows_[row]);
         targets.push_back(label);
       }
       ++row;
     }
   }
   const Tensor rows = longs(keep);
-  const Tensor logits = decoder(embed(batch, tokens), rows, nullptr);
+  const Tensor logits = decoder(embed(batch, tokens, true), rows, nullptr);
   return {logits, longs(targets), route_.rows.sequence.index_select(0, rows)};
 }
 
 Tensor ProbeBackbone::decode_answers(const Batch& batch) {
-  const Tensor tokens = collate(batch, true);
+  const Tensor tokens = collate(batch, true, true);
   const auto count = static_cast<std::int64_t>(batch.size());
   route_.memo.clear();
   Cache cache;
-  std::vector<Tensor> steps{decoder(embed(batch, tokens), route_.rows.last, &cache)};
+  std::vector<Tensor> steps{decoder(embed(batch, tokens, true), route_.rows.last, &cache)};
   std::size_t longest = 0;
   for (const ExamplePtr& example : batch.examples)
     longest = std::max(longest, example->tokens.size() - static_cast<std::size_t>(example->prompt_length));
@@ -257,10 +301,10 @@ Tensor ProbeBackbone::decode_answers(const Batch& batch) {
     for (const ExamplePtr& example : batch.examples) {  // an answer that is over goes on with its last token
       const std::size_t at = static_cast<std::size_t>(example->prompt_length) + step;
       ids.push_back(example->tokens[std::min(at, example->tokens.size() - 1)]);
-      position.push_back(static_cast<std::int64_t>(at));
+      position.push_back(static_cast<std::int64_t>(at) + route_.text.length());
     }
     const Tensor each = at::arange(count, at::TensorOptions(at::kLong));
-    route_.rows = {each, longs(position), each, each, std::vector<std::int64_t>(batch.size(), 1), true};
+    route_.rows = {each, longs(position), each, each, each, std::vector<std::int64_t>(batch.size(), 1), true};
     steps.push_back(decoder(at::embedding(embedding_, longs(ids)), {}, &cache));
   }
   std::vector<Tensor> rows;
@@ -270,6 +314,11 @@ Tensor ProbeBackbone::decode_answers(const Batch& batch) {
       rows.push_back(steps[i].select(0, static_cast<std::int64_t>(b)));
   }
   return at::stack(rows);
+}
+
+Tensor ProbeBackbone::input_embeddings(const Batch& batch) {
+  const at::NoGradGuard no_grad;
+  return embed(batch, collate(batch, false, false), false);
 }
 
 Tensor ProbeBackbone::image_features(const Batch& batch) {

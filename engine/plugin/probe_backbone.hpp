@@ -29,13 +29,15 @@ class ProbeBackbone final : public Backbone {
   Forward forward(const Batch& batch) override;
   Tensor image_features(const Batch& batch) override;
   Tensor text_features(const Batch& batch) override;
+  Tensor input_embeddings(const Batch& batch) override;
   RouteContext& route() override { return route_; }
 
   void set_training(bool training) { training_ = training; }
-  /// Whether the top block runs on supervised rows alone, as a fast backbone's does when all its adapters are
-  /// per_row().
+  /// Whether the top block runs on the supervised rows and those that its adapters read, as a fast backbone's
+  /// does.
   void set_narrow_top(bool narrow) { narrow_top_ = narrow; }
-  bool adapters_per_row() const;  ///< all active ones
+  bool adapters_read(
+      std::initializer_list<Reads> kinds) const;  ///< whether all active ones read one of these
 
   /// Reads the prompts at once and then the answers token by token, as generation does, with every example's
   /// own answer in place of what it would generate. @return the rows of forward(batch).logits, in the same
@@ -47,13 +49,15 @@ class ProbeBackbone final : public Backbone {
     Tensor input_norm, post_norm;
     Site *q, *k, *v, *o, *gate, *up, *down;
   };
+  Tensor top_rows(const Tensor& keep) const;
   using Cache = std::vector<Tensor>;  ///< a block's sum of v over the rows of each sequence so far, [B, d]
 
   Site* add_site(const std::string& name, std::int64_t in, std::int64_t out, bool bias = false);
   Tensor add_tensor(const std::string& name, at::IntArrayRef shape);
   Tensor apply(const Tensor& x, Site& site, RouteContext& route) const;
-  Tensor collate(const Batch& batch, bool prompts_only);
-  Tensor embed(const Batch& batch, const Tensor& tokens);
+  /// Fills route_.rows, the rows of route_.text among them where `insert`. @return token ids
+  Tensor collate(const Batch& batch, bool prompts_only, bool insert);
+  Tensor embed(const Batch& batch, const Tensor& tokens, bool insert);
   Tensor pictures(const Batch& batch) const;
   Tensor mean_so_far(const Tensor& v, std::size_t block, Cache* cache) const;
   Tensor decoder(Tensor x, const Tensor& keep, Cache* cache);
@@ -66,6 +70,8 @@ class ProbeBackbone final : public Backbone {
   Site *connector_1_, *connector_2_;
   std::vector<Block> blocks_;
   RouteContext route_;
+  Tensor prompt_rows_;  ///< rows that route_.text adds to the pass at hand; undefined without
+  std::vector<std::int64_t> token_rows_;  ///< row of each token of the pass at hand
   bool training_ = false;
   bool narrow_top_ = true;
 };

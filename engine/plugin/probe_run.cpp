@@ -9,6 +9,7 @@
 
 #include "core/random.hpp"
 #include "mcit/errors.hpp"
+#include "mcit/parts/examples.hpp"
 #include "plugin/probe_stream.hpp"
 
 namespace mcit {
@@ -41,6 +42,10 @@ class ProbeRun::ProbeHost final : public Host {
   void warn(const std::string&) override {}
   void record(const std::string& name, double) override {
     if (name.empty()) throw Error("host.record", "a scalar needs a name");
+  }
+  void table(const std::string& name, const StageTable& table) override { check_table(name, table); }
+  std::unique_ptr<Batches> probe() override {
+    return std::make_unique<parts::ExampleBatches>(probe_stream().front().test);
   }
   at::Generator generator() override {
     if (pending_) generator_.set_current_seed(*std::exchange(pending_, std::nullopt));
@@ -161,7 +166,7 @@ void ProbeRun::open_stage() {
 
 void ProbeRun::enter_stage() {
   open_stage();
-  ProbeBatches batches(examples_);
+  parts::ExampleBatches batches(examples_);
   guard("before_task", true, [&] { strategy_->before_task(task_, batches, backbone_); });
   make_optimizer();
 }
@@ -211,11 +216,13 @@ void ProbeRun::train_step() {
     step.batch = batch_of(index);
     backbone_.route().task = tasks_of(step.batch);
     backbone_.route().memo.clear();
+    backbone_.route().text = backbone_.route().vision = {};
     seed_default_generator(derive(seed_, {"dropout", task_.index, index}));
     guard("before_forward", false, [&] { strategy_->before_forward(step); });
     guard("the forward pass", true, [&] { step.out = backbone_.forward(step.batch); });
     const Tensor loss = checked_loss(step);
     guard("the backward pass", true, [&] { (loss / static_cast<double>(kMicroSteps)).backward(); });
+    backbone_.route().text = backbone_.route().vision = {};
   }
   guard("on_gradients", false, [&] { strategy_->on_gradients(step); });
   update();
@@ -252,7 +259,7 @@ void ProbeRun::leave_stage() {
   }
   for (const Parameter& p : trainable_)
     if (!reached_.contains(p.name)) unreached_.insert(p.name);
-  ProbeBatches batches(examples_);
+  parts::ExampleBatches batches(examples_);
   guard("after_task", true, [&] { strategy_->after_task(task_, batches, backbone_); });
   for (const Parameter& p : trainable_) p.value.mutable_grad().reset();
   guard("stored_parameters", false, [&] {
@@ -275,6 +282,7 @@ Tensor ProbeRun::predict(const Batch& batch) {
   const at::NoGradGuard no_grad;
   backbone_.route().task.assign(batch.size(), -1);
   backbone_.route().memo.clear();
+  backbone_.route().text = backbone_.route().vision = {};
   guard("select", false, [&] {
     const Selection selection = strategy_->select(batch, backbone_);
     if (!selection.task.empty() && selection.task.size() != batch.size())
@@ -293,6 +301,7 @@ Tensor ProbeRun::decode(const Batch& batch) {
   Tensor logits;
   backbone_.route().task.assign(batch.size(), -1);
   backbone_.route().memo.clear();
+  backbone_.route().text = backbone_.route().vision = {};
   guard("select", false, [&] { strategy_->select(batch, backbone_); });
   guard("decoding", false, [&] { logits = backbone_.decode_answers(batch); });
   return logits;

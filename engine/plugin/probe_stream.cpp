@@ -54,16 +54,4 @@ const std::vector<ProbeTask>& probe_stream() {
   return tasks;
 }
 
-bool ProbeBatches::next(Batch& batch) {
-  batch.examples.clear();
-  while (at_ < examples_.size() && batch.size() < size_) batch.examples.push_back(examples_[at_++]);
-  return batch.size() > 0;
-}
-
-void ProbeBatches::rewind(std::int64_t batch_size) {
-  if (batch_size < 1) throw Error("Batches::rewind", "a batch holds at least one example");
-  size_ = static_cast<std::size_t>(batch_size);
-  at_ = 0;
-}
-
 }  // namespace mcit

@@ -37,6 +37,7 @@ const std::vector<ComparedColumn>& fixed_columns() {
       {"acc_restricted", "ACC restr.", quality, Better::higher, 2},
       {"bwt_T-1_restricted", "BWT/(T-1) restr.", quality, Better::higher, 2},
       {"selector_accuracy", "selector", quality, Better::higher, 2},
+      {"acc_oracle", "ACC oracle id", quality, Better::higher, 2},
       {"trainable_parameters", "trainable", cost, Better::lower, 0},
       {"stored_parameters", "stored", cost, Better::lower, 0},
       {"train_seconds", "train s", cost, Better::lower, 1},
@@ -75,9 +76,9 @@ std::map<std::string, Number> numbers_of(const RunResult& run, const std::vector
     const auto at = static_cast<std::size_t>(j);
     out[final_key(matrix.names()[at])] = alone ? learned[at] : matrix.at(matrix.stages(), j);
   }
-  MetricInputs inputs = run.inputs();
+  MetricInputs inputs = run.inputs(run.matrix);
   inputs.single = single;
-  MetricInputs restricted = run.inputs(true);
+  const MetricInputs restricted = run.inputs(run.matrix_restricted);
   if (alone) {
     out["acc"] = mean_of(learned);
     out["acc_restricted"] = mean_of(scores_when_learned(run.matrix_restricted));
@@ -88,6 +89,7 @@ std::map<std::string, Number> numbers_of(const RunResult& run, const std::vector
     out["acc_restricted"] = compute_metric("acc", restricted).value;
     out["bwt_T-1_restricted"] = compute_metric("bwt_T-1", restricted).value;
     out["selector_accuracy"] = run.selector_accuracy();
+    out["acc_oracle"] = compute_metric("acc", run.inputs(run.matrix_oracle)).value;
   }
   const StageCost cost = run.total_cost();
   out["trainable_parameters"] = static_cast<double>(cost.trainable_parameters);
@@ -123,6 +125,8 @@ struct Group {
 
 /// Names groups of the same strategy by the settings in which they differ.
 std::string label_of(const Group& group, const std::vector<Group>& all) {
+  if (const auto own = group.settings.find("label"); own != group.settings.end() && own->second.size() > 2)
+    return own->second.substr(1, own->second.size() - 2);  // as TOML, in quotes
   std::set<std::string> differing;
   bool alone = true;
   for (const Group& other : all) {

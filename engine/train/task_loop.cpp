@@ -14,6 +14,7 @@
 #include "core/system.hpp"
 #include "data/loader.hpp"
 #include "mcit/errors.hpp"
+#include "mcit/parts/examples.hpp"
 #include "train/snapshot.hpp"
 
 namespace mcit {
@@ -21,12 +22,22 @@ namespace mcit {
 /// The engine's side of a strategy's Host.
 class EngineHost final : public Host {
  public:
-  EngineHost(const std::vector<StreamTask>& tasks, std::uint64_t seed)
-      : tasks_(tasks), seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
+  EngineHost(const std::vector<StreamTask>& tasks, const std::vector<ExamplePtr>& probe, std::uint64_t seed)
+      : tasks_(tasks), probe_(probe), seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
 
   void info(const std::string& message) override { log::info(message); }
   void warn(const std::string& message) override { log::warn(message); }
   void record(const std::string& name, double value) override { records[name] = value; }
+  void table(const std::string& name, const StageTable& table) override {
+    check_table(name, table);
+    tables[name] = {table.rows, table.columns, table.values, table.plot == StageTable::Plot::lines};
+  }
+  std::unique_ptr<Batches> probe() override {
+    if (probe_.empty())
+      throw ConfigError("suite", "has no data like that of the model's pre-training",
+                        "add probe = \"FILE\" to the suite, training records in CoIN's form");
+    return std::make_unique<parts::ExampleBatches>(probe_);
+  }
   at::Generator generator() override {
     if (pending_) generator_.set_current_seed(*pending_);
     pending_.reset();
@@ -44,41 +55,20 @@ class EngineHost final : public Host {
   /// A hook is about to run: its draws depend on where it stands and on nothing that happened before.
   void enter(const char* hook) { pending_ = derive(seed_, {"strategy", hook, stage, step}); }
 
-  std::map<std::string, double> records;  ///< since the last line of metrics.jsonl
-  std::set<std::int64_t> met;             ///< tasks that were trained or are being trained
+  std::map<std::string, double> records;      ///< since the last line of metrics.jsonl
+  std::map<std::string, ResultTable> tables;  ///< of the current stage
+  std::set<std::int64_t> met;                 ///< tasks that were trained or are being trained
   std::int64_t stage = -1, step = -1;
 
  private:
   const std::vector<StreamTask>& tasks_;
+  const std::vector<ExamplePtr>& probe_;
   std::uint64_t seed_;
   at::Generator generator_;
   std::optional<std::uint64_t> pending_;
 };
 
 namespace {
-
-/// One ordered pass over a stage's training examples.
-class StageBatches final : public Batches {
- public:
-  explicit StageBatches(const std::vector<ExamplePtr>& examples) : examples_(examples) {}
-  std::int64_t examples() const override { return static_cast<std::int64_t>(examples_.size()); }
-  bool next(Batch& batch) override {
-    batch.examples.clear();
-    while (at_ < examples_.size() && static_cast<std::int64_t>(batch.size()) < size_)
-      batch.examples.push_back(examples_[at_++]);
-    return batch.size() > 0;
-  }
-  void rewind(std::int64_t batch_size) override {
-    if (batch_size < 1) throw Error("Batches::rewind", "a batch holds at least one example");
-    size_ = batch_size;
-    at_ = 0;
-  }
-
- private:
-  const std::vector<ExamplePtr>& examples_;
-  std::size_t at_ = 0;
-  std::int64_t size_ = 32;
-};
 
 std::string digest_of(const StateDict& state) {
   Hasher hasher;
@@ -113,7 +103,7 @@ struct TaskLoop::State {
   std::int64_t seen_examples = 0, seen_tokens = 0;
 
   State(LoopParts p, LoopOptions o)
-      : parts(std::move(p)), options(std::move(o)), host(parts.tasks, options.seed) {}
+      : parts(std::move(p)), options(std::move(o)), host(parts.tasks, parts.probe, options.seed) {}
 
   void enter_stage(std::int64_t index);
   void make_optimizer();
@@ -312,6 +302,7 @@ std::int64_t TaskLoop::State::resume(Snapshot s) {
 Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& state_digest,
                            Progress& progress) {
   std::filesystem::path file;
+  std::optional<FileLock> lock;
   if (!options.cell_cache.empty()) {
     Hasher key;
     key.field(options.engine_hash)
@@ -324,6 +315,8 @@ Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& st
         .update(options.eval_batch)
         .update(result.provenance.threads);
     file = options.cell_cache / (key.hex() + ".jsonl");
+    if (base && !std::filesystem::exists(file))
+      lock.emplace(file.string() + ".lock");  // runs side by side share it
     if (std::filesystem::exists(file)) {
       try {
         Cell known = from_jsonl(read_file(file), file.string());
@@ -339,7 +332,7 @@ Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& st
   const SelectHook select =
       base ? SelectHook{} : [&](const Batch& batch) { return hooks->select(batch, parts.model); };
   Cell fresh = evaluate(parts.model, t.eval, options.eval_batch, parts.decode, select,
-                        [&](std::int64_t n) { progress.advance(n); });
+                        host.met.contains(t.eval.index), [&](std::int64_t n) { progress.advance(n); });
   if (!file.empty()) write_atomic(file, to_jsonl(fresh));
   return fresh;
 }
@@ -366,11 +359,12 @@ void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
     double sum = 0.0;
     for (const Prediction& p : known.rows) sum += p.score;
     counts[static_cast<std::size_t>(row)][j] = CellCount{sum, static_cast<std::int64_t>(known.rows.size())};
-    if (const auto accuracy = known.selector_accuracy(task_index);
-        accuracy && host.met.contains(task_index)) {
-      selected += *accuracy * static_cast<double>(known.rows.size());
-      selected_rows += static_cast<std::int64_t>(known.rows.size());
-    }
+    const auto accuracy = known.selector_accuracy(task_index);
+    if (!accuracy || !host.met.contains(task_index)) continue;
+    result.matrix_selector.set(row, task_index, accuracy);
+    result.matrix_oracle.set(row, task_index, known.oracle_score());
+    selected += *accuracy * static_cast<double>(known.rows.size());
+    selected_rows += static_cast<std::int64_t>(known.rows.size());
   }
   if (row == 0) {
     result.base_eval_seconds = watch.seconds();
@@ -390,6 +384,9 @@ void TaskLoop::State::finish_stage() {
   cost.examples = seen_examples;
   cost.tokens = seen_tokens;
   cost.train_seconds = train_seconds;
+  for (auto& [name, table] : host.tables)
+    result.stages[static_cast<std::size_t>(task.index)].tables[name] = std::move(table);
+  host.tables.clear();
 }
 
 RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult result, bool resume) {
@@ -427,7 +424,7 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult r
     if (!taken_up) {
       s.enter_stage(i);
       s.prefetch();
-      StageBatches batches(s.examples);
+      parts::ExampleBatches batches(s.examples);
       s.hooks->before_task(s.task, batches, s.parts.model);
       s.write_records("before_task");
       s.make_optimizer();
@@ -437,7 +434,7 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult r
     }
     if (!(taken_up && trained)) {
       s.train(taken_up ? first_step : 0);
-      StageBatches batches(s.examples);
+      parts::ExampleBatches batches(s.examples);
       s.hooks->after_task(s.task, batches, s.parts.model);
       s.write_records("after_task");
       s.finish_stage();

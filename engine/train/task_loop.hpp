@@ -46,7 +46,8 @@ struct LoopParts {
   Mllm& model;
   std::string model_hash;
   std::vector<StreamTask>& tasks;
-  FeatureStore* features = nullptr;  ///< what the frozen tower says about each picture
+  const std::vector<ExamplePtr>& probe;  ///< data like that of the model's pre-training; may be empty
+  FeatureStore* features = nullptr;      ///< what the frozen tower says about each picture
   DecodeText decode;
   RunDir& run;
 };

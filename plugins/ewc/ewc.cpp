@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "mcit/errors.hpp"
+#include "mcit/parts/examples.hpp"
 #include "mcit/parts/learner.hpp"
 #include "mcit/plugin.hpp"
 
@@ -150,20 +151,11 @@ class Ewc final : public parts::LearnerStrategy {
     }
     const std::int64_t all = batches.examples();
     const std::int64_t wanted = fisher_batches_ > all / fisher_batch_ ? all : fisher_batches_ * fisher_batch_;
-    const auto group = static_cast<std::size_t>(per_sample_ ? 1 : fisher_batch_);
-    std::int64_t seen = 0, taken = 0, squares = 0;
-    Batch picked, batch;
-    for (batches.rewind(fisher_batch_); taken < wanted && batches.next(batch);) {
-      for (const ExamplePtr& example : batch.examples) {
-        if (taken == wanted || seen++ != taken * all / wanted) continue;
-        ++taken;
-        picked.examples.push_back(example);
-        if (picked.size() < group && taken < wanted) continue;
-        add_square(picked, parameters, backbone, fisher);
-        ++squares;
-        picked.examples.clear();
-      }
-    }
+    std::int64_t squares = 0;
+    parts::visit_spread(batches, wanted, per_sample_ ? 1 : fisher_batch_, [&](const Batch& picked) {
+      add_square(picked, parameters, backbone, fisher);
+      ++squares;
+    });
     if (squares == 0) throw Error("fisher", "the stage has no training example");
     for (const Tensor& f : fisher) f.div_(static_cast<double>(squares));
     return fisher;

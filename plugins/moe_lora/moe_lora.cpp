@@ -1,4 +1,5 @@
 // MoE-LoRA as in CoIN: the same experts and routers go on training through all tasks.
+#include "mcit/errors.hpp"
 #include "mcit/parts/expert_mixture.hpp"
 #include "mcit/parts/learner.hpp"
 #include "mcit/plugin.hpp"
@@ -6,19 +7,59 @@
 namespace {
 
 using namespace mcit;
+using parts::ExpertMixture;
 
 parts::Learner expert_learner(const Params& params) {
-  const std::int64_t experts = params.integer("experts", 8);
+  const parts::MixtureOptions mixture = parts::MixtureOptions::read(params, {});
   const parts::LoraOptions options = parts::LoraOptions::read(params);
+  mixture.check(options);
   return parts::Learner(params, "moe_lora",
                         [=](const Site& site, const at::Generator& generator) -> AdapterPtr {
-                          return std::make_shared<parts::ExpertMixture>(site, experts, options, generator);
+                          return std::make_shared<ExpertMixture>(site, mixture, options, generator);
                         });
 }
 
 class MoeLora final : public parts::LearnerStrategy {
  public:
-  MoeLora(const Params& params, Host& host) : LearnerStrategy(host, expert_learner(params)) {}
+  MoeLora(const Params& params, Host& host)
+      : LearnerStrategy(host, expert_learner(params)),
+        balance_(params.number("balance", 0.0)),
+        probe_(params.integer("probe_examples", 256)) {
+    if (!(balance_ >= 0.0)) throw ConfigError("strategy.balance", "must not be negative");
+    if (probe_ < 0) throw ConfigError("strategy.probe_examples", "must not be negative");
+  }
+
+  void attach(Backbone& backbone) override {
+    LearnerStrategy::attach(backbone);
+    for (const auto& entry : learner().adapters().entries()) {
+      names_.push_back(entry.site->name());
+      mixtures_.push_back(std::static_pointer_cast<ExpertMixture>(entry.adapter));
+      mixtures_.back()->keep_shares(balance_ > 0.0);
+    }
+  }
+
+  /// L + balance · the mean over all routers of their load-balancing loss.
+  Tensor loss(Step&, Tensor base) override {
+    if (balance_ == 0.0) return base;
+    Tensor sum;
+    for (const auto& mixture : mixtures_) {
+      const Tensor one = parts::balance_loss(mixture->take_shares(), mixture->mixture().top_k);
+      sum = sum.defined() ? sum + one : one;
+    }
+    return base + sum * (balance_ / static_cast<double>(mixtures_.size()));
+  }
+
+  void after_task(const Task&, Batches& batches, Backbone& backbone) override {
+    if (probe_ == 0) return;
+    parts::measure_usage(mixtures_, batches, backbone, probe_);
+    host().table("experts", parts::usage_table(names_, mixtures_));
+  }
+
+ private:
+  double balance_;
+  std::int64_t probe_;
+  std::vector<std::string> names_;
+  std::vector<std::shared_ptr<ExpertMixture>> mixtures_;
 };
 
 }  // namespace

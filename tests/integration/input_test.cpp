@@ -106,6 +106,18 @@ TEST_CASE("Settings: unknown keys, wrong types and values out of range") {
   in.refused(in.with_settings("[strategy]\nrnk = 4\n"),
              {"strategy.rnk", "unknown key", "did you mean 'rank'"});
   in.refused(in.with_settings("[strategy]\nrank = \"four\"\n"), {"strategy.rank"});
+  const auto wrong = [&](const char* strategy, const std::vector<std::string>& sets,
+                         const std::vector<std::string>& said) {
+    Arguments arguments = in.arguments({"--suite", "smoke", "--strategy", strategy});
+    for (const std::string& set : sets) arguments = arguments + Arguments{"--set", "strategy." + set};
+    in.refused(arguments, said);
+  };
+  wrong("moe_lora", {"experts=3"}, {"strategy.rank", "16", "3 experts"});
+  wrong("moe_lora", {"experts=4", "top_k=5"}, {"strategy.top_k", "5 of 4"});
+  wrong("branch_lora", {"experts=4", "top_k=5"}, {"strategy.top_k", "5 of 4"});
+  wrong("branch_lora", {"experts=4", "min_tunable=0"},
+        {"strategy.min_tunable", "every one of the 4 branches"});
+  wrong("fwd_prompt", {"pool=3"}, {"strategy.top_k", "pool of 3"});
   in.refused(in.with_set("train.stepz=4"), {"train.stepz", "did you mean 'steps'"});
   in.refused(in.with_set("train.batch=0"), {"train.batch", "0"});
   in.refused(in.with_set("train.schedule=cosin"), {"train.schedule", "did you mean 'cosine'"});

@@ -106,7 +106,8 @@ TEST_CASE("result.json has the keys, types and shapes of its reference") {
   for (const auto& [key, value] : result.items()) keys.push_back(key);
   CHECK(keys == std::vector<std::string>{"schema", "mcit", "suite", "strategy", "seed", "complete", "tasks",
                                          "stages", "matrix", "matrix_restricted", "counts", "metrics",
-                                         "metrics_restricted", "selector_accuracy", "costs", "provenance"});
+                                         "metrics_restricted", "selector_accuracy", "tables", "costs",
+                                         "provenance"});
   CHECK(result["schema"] == 1);
   CHECK(result["mcit"].is_string());
   CHECK(result["suite"] == "smoke");
@@ -164,10 +165,45 @@ TEST_CASE("result.json has the keys, types and shapes of its reference") {
   CHECK(provenance["plugin"]["hash"].get<std::string>().size() == 32);
   CHECK(provenance["model"]["folder"] == "mini");
   CHECK(provenance["model"]["hash"].get<std::string>().size() == 32);
-  CHECK(provenance["data"].size() == 6);
+  CHECK(provenance["data"].size() == 7);  // two files a task, and the probe
   CHECK(provenance["threads"] == 1);
   for (const char* key : {"cpu", "logical_cores", "usable_cores", "memory_gb", "system"})
     CHECK(provenance["hardware"].contains(key));
+}
+
+TEST_CASE("A strategy that selects: its choice, what an oracle's would give, its tables and their plots") {
+  const Workplace work;
+  const fs::path run = work / "run";
+  succeeded(
+      runs().mcit(small_run(work, "branch_lora", run) + Arguments{"--set", "strategy.probe_examples=8"}));
+  const Json result = result_of(run);
+  REQUIRE(result["selector_accuracy"].size() == 3);
+  for (std::size_t i = 1; i < 4; ++i)
+    for (std::size_t j = 0; j < 3; ++j) {
+      const Json &chosen = result["matrix_selector"][i][j], &oracle = result["matrix_oracle"][i][j];
+      CHECK(chosen.is_null() == (j >= i));  // tasks not yet trained have nothing of their own to select
+      CHECK(oracle.is_null() == (j >= i));
+    }
+  CHECK(result["matrix_oracle"][0][0].is_null());
+  CHECK(result["metrics_oracle"]["acc"].is_number());
+  double rows = 0.0, right = 0.0, oracle = 0.0;
+  for (const std::string& line : lines_of(slurp(run / "predictions" / "03_vqa.jsonl"))) {
+    const Json row = Json::parse(line);
+    rows += 1.0;
+    right += row["selected_task"] == 0 ? 1.0 : 0.0;
+    CHECK(row.contains("oracle_score") == (row["selected_task"] != 0));
+    oracle += row.value("oracle_score", row["score"].get<double>());
+  }
+  CHECK(std::abs(result["matrix_selector"][3][0].get<double>() - 100.0 * right / rows) < 1e-9);
+  CHECK(std::abs(result["matrix_oracle"][3][0].get<double>() - 100.0 * oracle / rows) < 1e-9);
+  REQUIRE(result["tables"].size() == 3);
+  for (const Json& table : result["tables"]) {
+    CHECK(table["name"] == "branches");
+    CHECK(table["values"].size() == table["rows"].size());
+    for (const Json& row : table["values"]) CHECK(row.size() == table["columns"].size());
+  }
+  for (const char* name : {"01_branches.svg", "02_branches.svg", "03_branches.svg"})
+    CHECK(slurp(run / "plots" / name).starts_with("<svg"));
 }
 
 TEST_CASE("Matrix, predictions and metrics.jsonl tell the same story as result.json") {

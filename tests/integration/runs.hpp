@@ -34,7 +34,8 @@ max_new_tokens = 4
 
 /// A suite of three tasks with a handful of rows each.
 inline fs::path small_suite(const Workplace& work) {
-  write(work / "small.toml", std::string("[mini]\ntrain = 32\ntest = 12\n") + kTasks);
+  write(work / "small.toml",
+        std::string("probe = \"cap/train.json\"\n[mini]\ntrain = 32\ntest = 12\n") + kTasks);
   return work / "small.toml";
 }
 
@@ -56,6 +57,11 @@ inline std::vector<Json> steps_of(const fs::path& run) {
   std::vector<Json> steps;
   for (const std::string& line : lines_of(slurp(run / "metrics.jsonl"))) steps.push_back(Json::parse(line));
   return steps;
+}
+
+inline std::size_t lines_in(const fs::path& file) {
+  const std::string text = slurp(file);
+  return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
 }
 
 inline std::vector<std::string> names_in(const fs::path& folder) {

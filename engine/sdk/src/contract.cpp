@@ -42,6 +42,37 @@ Tensor answer_loss(const Forward& out) {
   return at::cross_entropy_loss(out.logits, out.targets);
 }
 
+void check_table(const std::string& name, const StageTable& table) {
+  const std::string where = "host.table '" + name + "'";
+  if (name.empty()) throw Error(where, "a table needs a name");
+  if (table.values.size() != table.rows.size()) throw Error(where, "has no row of values for each row name");
+  for (const std::vector<double>& row : table.values) {
+    if (row.size() != table.columns.size())
+      throw Error(where, "has a row of another length than its columns");
+    for (const double value : row)
+      if (!std::isfinite(value)) throw Error(where, "holds a value that is not finite");
+  }
+}
+
+Tensor router_input(const Tensor& x, Reads reads, const RowLayout& rows) {
+  switch (reads) {
+    case Reads::own_row:
+    case Reads::sequence:
+      return x;
+    case Reads::first_row:
+      return x.index_select(0, rows.first);
+    case Reads::last_prompt_row:
+      return x.index_select(0, rows.last_prompt);
+    case Reads::prompt_mean:
+      break;
+  }
+  const Tensor end = rows.last_prompt.index_select(0, rows.sequence);
+  const Tensor inside = (at::arange(x.size(0), end.options()) <= end).to(x.scalar_type()).unsqueeze(1);
+  const Tensor count = (rows.last_prompt - rows.first + 1).to(x.scalar_type()).unsqueeze(1);
+  return at::zeros({rows.first.size(0), x.size(1)}, x.options()).index_add(0, rows.sequence, x * inside) /
+         count;
+}
+
 Site::Site(std::string name, Tensor weight, Tensor bias)
     : name_(std::move(name)), weight_(std::move(weight)), bias_(std::move(bias)) {}
 
@@ -59,7 +90,7 @@ void Site::refresh() {
 
 void Site::attach(const std::string& adapter_name, AdapterPtr adapter) {
   if (find(adapter_name)) throw Error(name_, "an adapter named '" + adapter_name + "' is attached already");
-  const Tensor down = adapter->down(), up = adapter->up(), route = adapter->route();
+  const Tensor down = adapter->down(), up = adapter->up(), route = adapter->route({});
   if (down.dim() != 2 || down.size(1) != in())
     throw Error(name_,
                 "adapter '" + adapter_name + "' reads another width than the site's " + std::to_string(in()));

@@ -109,7 +109,7 @@ TEST_CASE("a stage for all tasks is known as such") {
   const RunResult back = read_result(folder / "result.json");
   CHECK(back.matrix.stages() == 1);
   CHECK(back.matrix.learned_at(1) == 1);
-  CHECK(compute_metric("acc", back.inputs()).value == 60.0);
+  CHECK(compute_metric("acc", back.inputs(back.matrix)).value == 60.0);
 }
 
 TEST_CASE("a damaged result is refused with the key that is wrong") {

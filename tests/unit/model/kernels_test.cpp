@@ -38,7 +38,7 @@ class Gate final : public Adapter {  // an expert mixture in small: two experts 
   Gate(Tensor a, Tensor b, Tensor r) : a_(std::move(a)), b_(std::move(b)), r_(std::move(r)) {}
   Tensor down() const override { return a_; }
   Tensor up() const override { return b_; }
-  Tensor route() const override { return r_; }
+  Tensor route(const RouteContext&) const override { return r_; }
   Tensor mix(const Tensor& z, const Tensor& logits, RouteContext&, const std::string&) const override {
     return 2.0 * z * at::softmax(logits, -1).repeat_interleave(2, 1);
   }

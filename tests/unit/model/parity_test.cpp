@@ -142,7 +142,7 @@ TEST_CASE("llava: what all prompts begin with is computed once, and changes no a
       seen += z.size(0);
       return z;
     }
-    bool per_row() const override { return !pooled; }
+    Reads reads() const override { return pooled ? Reads::sequence : Reads::own_row; }
     Parameters parameters() const override { return {}; }
     Tensor a, b;
     bool pooled;

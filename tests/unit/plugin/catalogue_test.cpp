@@ -27,8 +27,10 @@ class QuietHost final : public Host {
   void info(const std::string&) override {}
   void warn(const std::string&) override {}
   void record(const std::string&, double) override {}
+  void table(const std::string&, const StageTable&) override {}
   at::Generator generator() override { return at::globalContext().defaultGenerator(at::kCPU); }
   ExamplePtr example(std::int64_t, std::int64_t) override { throw Error("example", "there is none"); }
+  std::unique_ptr<Batches> probe() override { throw Error("probe", "there is none"); }
 };
 
 Catalogue catalogue_of(const std::vector<fs::path>& folders) {

@@ -291,7 +291,8 @@ TEST_CASE("export writes PEFT's names and settings") {
 
   AdapterSet mixtures;
   mixtures.attach(backbone, "up_proj", "moe", [](const Site& s) -> AdapterPtr {
-    return std::make_shared<ExpertMixture>(s, 2, LoraOptions{.rank = 4}, fake::generator(1));
+    return std::make_shared<ExpertMixture>(s, MixtureOptions{.experts = 2}, LoraOptions{.rank = 4},
+                                           fake::generator(1));
   });
   CHECK_THROWS_AS(export_peft(mixtures, {}, "b"), Error);
   CHECK_THROWS_AS(export_peft({}, {}, "b"), Error);

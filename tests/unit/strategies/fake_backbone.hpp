@@ -13,11 +13,13 @@
 #include <vector>
 
 #include "mcit/errors.hpp"
+#include "mcit/parts/examples.hpp"
 #include "mcit/strategy.hpp"
 
 namespace mcit::fake {
 
-constexpr std::int64_t kHidden = 8, kInner = 12, kVocabulary = 11, kVision = 5, kLayers = 2, kImageToken = 1;
+constexpr std::int64_t kHidden = 8, kInner = 12, kVocabulary = 11, kVision = 5, kLayers = 2, kImageToken = 1,
+                       kFeatures = 6;
 
 inline at::Generator generator(std::uint64_t seed) { return at::make_generator<at::CPUGeneratorImpl>(seed); }
 
@@ -29,7 +31,9 @@ inline Tensor site_output(const Site& site, const Tensor& x, RouteContext& route
     const Tensor dropped =
         training && adapter->dropout() > 0.0 ? at::dropout(x, adapter->dropout(), true) : x;
     const Tensor z = at::linear(dropped, adapter->down());
-    const Tensor logits = adapter->route().defined() ? at::linear(x, adapter->route()) : Tensor();
+    const Tensor rows = adapter->route(route);
+    const Tensor logits =
+        rows.defined() ? at::linear(router_input(x, adapter->reads(), route.rows), rows) : Tensor();
     y = y + at::linear(adapter->mix(z, logits, route, site.name()), adapter->up());
   }
   return y;
@@ -53,7 +57,7 @@ class FakeBackbone final : public Backbone {
     }
     sites_.push_back(std::make_unique<Site>("multi_modal_projector.linear_1", weight(kHidden, kVision),
                                             weight(1, kHidden)[0]));
-    info_ = {"fake", kLayers, kHidden, kVocabulary, kVision, 1, 0};
+    info_ = {"fake", kLayers, kHidden, kVocabulary, kVision, 1, kFeatures};
   }
 
   const BackboneInfo& info() const override { return info_; }
@@ -92,18 +96,26 @@ class FakeBackbone final : public Backbone {
     std::vector<std::int64_t> targets, sequence;
     for (std::size_t b = 0; b < batch.size(); ++b) {
       const Example& example = *batch.examples[b];
-      const auto rows = static_cast<std::int64_t>(example.tokens.size());
-      const Tensor ids = at::tensor(example.tokens, at::kLong);
-      Tensor x = at::embedding(embedding_, ids);
-      if (!example.image.empty()) x = at::where((ids == kImageToken).unsqueeze(1), connect(example.image), x);
+      const std::int64_t added = route_.text.length(),
+                         rows = static_cast<std::int64_t>(example.tokens.size()) + added;
+      RouteContext route;
+      route.task = {b < route_.task.size() ? route_.task[b] : -1};
+      route.rows = {at::zeros({rows}, at::kLong),
+                    at::arange(rows, at::kLong),
+                    at::zeros({1}, at::kLong),
+                    at::full({1}, rows - 1, at::kLong),
+                    at::full({1}, added + example.prompt_length - 1, at::kLong),
+                    {rows}};
+      Tensor x = embedded(example);
+      if (added > 0) x = at::cat({route_.text.layers[0][static_cast<std::int64_t>(b)], x});  // in front
       x = x + x.cumsum(0) / at::arange(1, rows + 1, x.options().requires_grad(false)).unsqueeze(1);
       for (std::size_t i = 0; i < kLayers; ++i)
-        x = x + site_output(*sites_[2 * i + 1], at::tanh(site_output(*sites_[2 * i], x, route_, training_)),
-                            route_, training_);
+        x = x + site_output(*sites_[2 * i + 1], at::tanh(site_output(*sites_[2 * i], x, route, training_)),
+                            route, training_);
       const Tensor scores = at::linear(x, head_);
       for (std::size_t row = 0; row < example.labels.size(); ++row) {
         if (example.labels[row] < 0) continue;
-        logits.push_back(scores[static_cast<std::int64_t>(row)]);
+        logits.push_back(scores[static_cast<std::int64_t>(row) + added]);
         targets.push_back(example.labels[row]);
         sequence.push_back(static_cast<std::int64_t>(b));
       }
@@ -111,11 +123,24 @@ class FakeBackbone final : public Backbone {
     return {at::stack(logits), at::tensor(targets, at::kLong), at::tensor(sequence, at::kLong)};
   }
 
-  Tensor image_features(const Batch&) override {
-    throw CheckpointError("image_features", "this model has no CLIP towers");
+  /// The embeddings before the mean, prompts excluded.
+  Tensor input_embeddings(const Batch& batch) override {
+    const at::NoGradGuard no_grad;
+    std::vector<Tensor> rows;
+    for (const ExamplePtr& example : batch.examples) rows.push_back(embedded(*example));
+    return at::cat(rows);
   }
-  Tensor text_features(const Batch&) override {
-    throw CheckpointError("text_features", "this model has no CLIP towers");
+  /// Unit vectors around a direction of the example's task; rows without a picture are 0.
+  Tensor image_features(const Batch& batch) override {
+    std::vector<Tensor> rows;
+    for (const ExamplePtr& e : batch.examples)
+      rows.push_back(e->image.empty() ? at::zeros({kFeatures}) : feature("picture", *e));
+    return at::stack(rows);
+  }
+  Tensor text_features(const Batch& batch) override {
+    std::vector<Tensor> rows;
+    for (const ExamplePtr& e : batch.examples) rows.push_back(feature("text", *e));
+    return at::stack(rows);
   }
 
  private:
@@ -126,6 +151,22 @@ class FakeBackbone final : public Backbone {
     if (pattern.size() > 2 && pattern.front() == '/' && pattern.back() == '/')
       return std::regex_search(name, std::regex(std::string(pattern.substr(1, pattern.size() - 2))));
     return name.starts_with("language_model.") && name.ends_with("." + std::string(pattern));
+  }
+
+  Tensor embedded(const Example& example) {
+    const Tensor ids = at::tensor(example.tokens, at::kLong), x = at::embedding(embedding_, ids);
+    return example.image.empty() ? x
+                                 : at::where((ids == kImageToken).unsqueeze(1), connect(example.image), x);
+  }
+
+  static Tensor feature(const std::string& kind, const Example& e) {
+    const auto drawn = [&](const std::string& of) {
+      return at::randn({kFeatures}, generator(std::hash<std::string>{}(kind + of)),
+                       at::TensorOptions(at::kFloat));
+    };
+    const Tensor x =
+        drawn(std::to_string(e.task)) + 0.3 * drawn(std::to_string(e.task) + "." + std::to_string(e.index));
+    return x / x.norm();
   }
 
   /// The tower: a fixed function of the picture's name.
@@ -167,32 +208,15 @@ inline std::vector<ExamplePtr> make_task(std::int64_t task, std::int64_t count) 
   return out;
 }
 
-class FakeBatches final : public Batches {
- public:
-  explicit FakeBatches(std::vector<ExamplePtr> examples) : examples_(std::move(examples)) {}
-  std::int64_t examples() const override { return static_cast<std::int64_t>(examples_.size()); }
-  bool next(Batch& batch) override {
-    batch.examples.clear();
-    for (std::int64_t i = 0; i < size_ && at_ < examples_.size(); ++i)
-      batch.examples.push_back(examples_[at_++]);
-    return !batch.examples.empty();
-  }
-  void rewind(std::int64_t batch_size) override {
-    size_ = batch_size;
-    at_ = 0;
-  }
-
- private:
-  std::vector<ExamplePtr> examples_;
-  std::int64_t size_ = 4;
-  std::size_t at_ = 0;
-};
+using FakeBatches = parts::ExampleBatches;
 
 class FakeHost final : public Host {
  public:
   void info(const std::string&) override {}
   void warn(const std::string&) override {}
   void record(const std::string& name, double value) override { records.emplace_back(name, value); }
+  void table(const std::string& name, const StageTable& table) override { tables[name] = table; }
+  std::unique_ptr<Batches> probe() override { return std::make_unique<FakeBatches>(probe_data); }
   at::Generator generator() override { return fake::generator(seed); }
   ExamplePtr example(std::int64_t task, std::int64_t index) override {
     ++lookups;
@@ -203,6 +227,8 @@ class FakeHost final : public Host {
   std::map<std::int64_t, std::vector<ExamplePtr>> tasks;
   std::int64_t trained = 0;  ///< tasks before this one may be looked up
   std::vector<std::pair<std::string, double>> records;
+  std::map<std::string, StageTable> tables;
+  std::vector<ExamplePtr> probe_data = make_task(-1, 12);
   std::int64_t lookups = 0;
   std::uint64_t seed = 5;
 };
@@ -230,13 +256,15 @@ class Run {
     end(index, steps);
   }
   void begin(std::int64_t index, std::int64_t steps) {
-    FakeBatches batches(data(index));
+    const std::vector<ExamplePtr> examples = data(index);
+    FakeBatches batches(examples);
     strategy_.before_task(task(index, steps), batches, backbone_);
   }
   void end(std::int64_t index, std::int64_t steps) {
     const Stage& stage = stages_.at(static_cast<std::size_t>(index));
     for (const std::int64_t t : stage.tasks) host_.trained = std::max(host_.trained, t + 1);
-    FakeBatches batches(data(index));
+    const std::vector<ExamplePtr> examples = data(index);
+    FakeBatches batches(examples);
     strategy_.after_task(task(index, steps), batches, backbone_);
   }
 
@@ -256,6 +284,9 @@ class Run {
       for (std::size_t i = 0; i < 3; ++i)
         step.batch.examples.push_back(
             examples[(static_cast<std::size_t>(number * 2 + step.micro_step) * 3 + i) % examples.size()]);
+      backbone_.route().text = backbone_.route().vision = {};
+      backbone_.route().task.clear();
+      for (const ExamplePtr& e : step.batch.examples) backbone_.route().task.push_back(e->task);
       {
         const at::NoGradGuard no_grad;
         strategy_.before_forward(step);
@@ -292,6 +323,8 @@ class Run {
     Batch batch;
     for (const auto& [t, examples] : host_.tasks)
       batch.examples.insert(batch.examples.end(), examples.begin(), examples.begin() + 4);
+    backbone_.route().task.assign(batch.size(), -1);
+    backbone_.route().text = backbone_.route().vision = {};
     strategy_.select(batch, backbone_);
     return backbone_.forward(batch).logits;
   }

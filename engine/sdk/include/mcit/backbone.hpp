@@ -12,29 +12,60 @@
 
 namespace mcit {
 
-/// How the rows of the current forward pass belong to sequences.
+/// How the rows that reach a site belong to sequences. Where a block runs on few rows of each sequence, the
+/// layout lists those, and `first`, `last` and `last_prompt` are right where their row is among them.
 struct RowLayout {
   Tensor sequence;                    ///< [N] int64: sequence of each row
   Tensor position;                    ///< [N] int64: position of each row in its sequence
   Tensor first;                       ///< [B] int64: first row of each sequence
   Tensor last;                        ///< [B] int64: last row of each sequence in this pass
-  std::vector<std::int64_t> lengths;  ///< [B] rows of each sequence in this pass
+  Tensor last_prompt;                 ///< [B] int64: last row of each sequence's prompt
+  std::vector<std::int64_t> lengths;  ///< [B] rows of each sequence in the whole pass, prompts included
   bool decoding = false;              ///< true when each sequence adds one generated token
 };
 
+/// Vectors that a tower or decoder reads besides its own rows, the same number for each sequence of a batch.
+struct Prompts {
+  enum class Place {
+    before_text,  ///< in front of everything
+    after_first   ///< behind the first token, as a rule the one that begins every text
+  };
+  /// What block i reads at the added rows, [B, L, width]: layers[0] adds them, deeper entries replace what
+  /// the block before made of them, undefined ones leave it. Empty: no prompts.
+  std::vector<Tensor> layers;
+  Place place = Place::after_first;  ///< in the decoder; in the tower prompts stand behind the class token
+
+  std::int64_t length() const { return layers.empty() ? 0 : layers.front().size(1); }
+};
+
 /// Routing of one batch. It travels with the forward pass, one entry per sequence, so that a batch may mix
-/// tasks.
+/// tasks. The engine clears prompts before each micro-step and each batch of evaluation.
 struct RouteContext {
   RowLayout rows;
+  Prompts text;    ///< read by the decoder, width hidden
+  Prompts vision;  ///< read by the vision tower, width vision_hidden; it then runs in every pass
   std::vector<std::int64_t>
       task;  ///< [B] task used for routing: known in training, selected at inference; -1 unknown
   std::map<std::string, Tensor>
       memo;  ///< per site name: what an adapter decided at prefill and reuses while decoding
 };
 
+/// Which rows of its sequence decide what an adapter does with a row.
+enum class Reads {
+  own_row,          ///< the row itself
+  first_row,        ///< its router reads the sequence's first row
+  last_prompt_row,  ///< its router reads the last row of the sequence's prompt
+  prompt_mean,      ///< its router reads the mean of the prompt's rows
+  sequence          ///< mix() looks at other rows of z or logits by itself
+};
+
+/// What a router reads of a site's input: x [N, in] itself for own_row and sequence, else one row a sequence,
+/// [B, in].
+MCIT_EXPORT Tensor router_input(const Tensor& x, Reads reads, const RowLayout& rows);
+
 /// The one form every adapter of this field takes at a linear site:
 ///
-///     y += mix(drop(x) downᵀ, x routeᵀ) upᵀ
+///     y += mix(drop(x) downᵀ, router_input(x) routeᵀ) upᵀ
 ///
 /// LoRA scales, an expert mixture gates, a router picks. The site multiplies the rows of all its adapters'
 /// `down` and `route` in one GEMM with the group's other sites, so an adapter inherits the speed by
@@ -48,25 +79,26 @@ class MCIT_EXPORT Adapter {
 
   virtual Tensor down() const = 0;  ///< [r, in]: A
   virtual Tensor up() const = 0;    ///< [out, k]: B
-  virtual Tensor route() const {
-    return {};
-  }  ///< [e, in]: rows that read the input without dropout; may be undefined
+  /// [e, in]: a router's rows, which read the input without dropout; may be undefined, and may depend on the
+  /// batch's tasks.
+  virtual Tensor route(const RouteContext&) const { return {}; }
   virtual double dropout() const {
     return 0.0;
   }  ///< probability, applied to what `down` reads while training
 
   /// @param z      [N, r] = drop(x) downᵀ
-  /// @param logits [N, e] = x routeᵀ, undefined without route()
+  /// @param logits [N, e], or [B, e] where the router reads one row a sequence; undefined without route(),
+  ///               and in the latter case also while tokens are generated: the adapter then uses what it put
+  ///               into RouteContext::memo at prefill
   /// @param site   name of the site, the key for RouteContext::memo
   /// @return       [N, k], what multiplies upᵀ
-  /// N is the number of rows that reach the site: those of route.rows in the decoder's blocks, but fewer in
-  /// the top one while every adapter there is per_row(), and the pictures' rows in connector and tower.
+  /// N is the number of rows that reach the site: those of route.rows in the decoder's blocks, and the
+  /// pictures' rows in connector and tower, where only own_row adapters can be.
   virtual Tensor mix(const Tensor& z, const Tensor& logits, RouteContext& route,
                      const std::string& site) const = 0;
 
-  /// Whether each row of mix() depends on its own row only. An adapter that pools over a sequence returns
-  /// false, and the top block then runs on all rows instead of the supervised ones.
-  virtual bool per_row() const { return true; }
+  /// The fewer rows an adapter reads, the fewer run through the top block: supervised ones and those read.
+  virtual Reads reads() const { return Reads::own_row; }
 
   /// Tensors of this adapter by local name ("lora_A.weight"), trainable or not.
   virtual Parameters parameters() const = 0;
@@ -153,10 +185,14 @@ class MCIT_EXPORT Backbone {
   /// Logits at supervised rows, on the autograd graph when grad mode is on. Uses route() for adapters.
   virtual Forward forward(const Batch& batch) = 0;
 
-  /// CLIP embeddings of the pictures and of the prompts, unit length, without gradient. Rows without a
-  /// picture are 0.
+  /// CLIP embeddings of the pictures and of the questions, unit length, without gradient; computed once for
+  /// each. Rows without a picture are 0; a question is cut at what the text tower reads.
   virtual Tensor image_features(const Batch& batch) = 0;  ///< [B, feature_dim]
   virtual Tensor text_features(const Batch& batch) = 0;   ///< [B, feature_dim]
+
+  /// What enters the first block for these examples: projected visual and text embeddings, prompts excluded.
+  /// [N, hidden], without gradient.
+  virtual Tensor input_embeddings(const Batch& batch) = 0;
 
   virtual RouteContext& route() = 0;
 };

@@ -1,6 +1,7 @@
 #pragma once
 /// The contract of a continual-learning method. The engine owns the loop; a strategy fills in moments of it.
 
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +21,11 @@ class MCIT_EXPORT Host {
   virtual void warn(const std::string& message) = 0;
   /// A scalar of this step or stage, written to metrics.jsonl and plottable.
   virtual void record(const std::string& name, double value) = 0;
+  /// A table of this stage, such as how often each expert was used; one of the same name replaces it.
+  virtual void table(const std::string& name, const StageTable& table) = 0;
+  /// A pass over data like that of the model's own pre-training, the suite's `probe`. Its examples are of no
+  /// task (-1). @throws ConfigError when the suite has none
+  virtual std::unique_ptr<Batches> probe() = 0;
   /// Random numbers on the CPU. Seeded anew from (seed, stage, step, hook) before every hook: the draw is the
   /// same after a resume, and there is no generator state to save.
   virtual at::Generator generator() = 0;
@@ -89,7 +95,8 @@ class MCIT_EXPORT Strategy {
   virtual void after_step(Step&) {}
   /// After each stage: consolidate. The pass over the stage's data starts at its first example.
   virtual void after_task(const Task&, Batches&, Backbone&) {}
-  /// Inference, the task id is unknown: set backbone.route() for these examples. No gradient.
+  /// Inference: set backbone.route() for these examples. No gradient. The task is unknown where route().task
+  /// is -1; where it is not, the engine asks what the answer would be with that task.
   virtual Selection select(const Batch&, Backbone&) { return {}; }
 
   /// Everything that may be trained, with unique names. Those that require a gradient are optimized.
@@ -106,5 +113,8 @@ class MCIT_EXPORT Strategy {
 
 /// What a plan must be: every stage names tasks of the stream. @throws Error naming stage and task
 MCIT_EXPORT void check_plan(const std::vector<Stage>& stages, const StreamInfo& stream);
+
+/// What a host takes: a name, and a full grid of finite values. @throws Error
+MCIT_EXPORT void check_table(const std::string& name, const StageTable& table);
 
 }  // namespace mcit

@@ -32,6 +32,7 @@ struct Example {
   std::int64_t index = 0;  ///< row in its task's file
   std::string id;          ///< question_id or id of the record
   std::string image;       ///< path of the picture; empty for a text-only row
+  std::string question;    ///< first question of the record
   std::string prompt;      ///< text before the answer, as the template wrote it
   std::string answer;      ///< reference answer
   /// Token ids of prompt and answer, the image token repeated once per visual token.
@@ -75,6 +76,14 @@ struct Task {
   std::string name;
   std::vector<std::int64_t> tasks;
   std::int64_t steps = 0;  ///< optimizer steps that the stage will take
+};
+
+/// Numbers about a stage that a strategy wants kept: they go to result.json and are drawn into plots/.
+struct StageTable {
+  enum class Plot { heat_map, lines };
+  std::vector<std::string> rows, columns;
+  std::vector<std::vector<double>> values;  ///< [rows][columns]
+  Plot plot = Plot::heat_map;               ///< lines: one for each row, over the columns
 };
 
 /// A deterministic pass over the stage's training examples, for consolidation (Fisher, subspaces, keys).

@@ -1,5 +1,8 @@
+// Samples of examples: a reservoir of all that were met, and an even spread over a stage's.
+#include "mcit/parts/examples.hpp"
 #include "mcit/parts/reservoir.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <numeric>
 
@@ -117,6 +120,39 @@ void Reservoir::load(StateReader& reader, const std::string& prefix) {
     seen_ = seen;
     slots_ = slots;
   });
+}
+
+ExampleBatches::~ExampleBatches() = default;
+
+bool ExampleBatches::next(Batch& batch) {
+  batch.examples.clear();
+  while (at_ < examples_.size() && batch.size() < size_) batch.examples.push_back(examples_[at_++]);
+  return batch.size() > 0;
+}
+
+void ExampleBatches::rewind(std::int64_t batch_size) {
+  if (batch_size < 1) throw Error("Batches::rewind", "a batch holds at least one example");
+  size_ = static_cast<std::size_t>(batch_size);
+  at_ = 0;
+}
+
+std::int64_t visit_spread(Batches& batches, std::int64_t wanted, std::int64_t size,
+                          const std::function<void(const Batch&)>& visit) {
+  const std::int64_t all = batches.examples();
+  wanted = std::min(wanted, all);
+  std::int64_t seen = 0, taken = 0;
+  Batch picked, batch;
+  for (batches.rewind(std::max<std::int64_t>(size, 1)); taken < wanted && batches.next(batch);) {
+    for (const ExamplePtr& example : batch.examples) {
+      if (taken == wanted || seen++ != taken * all / wanted) continue;
+      ++taken;
+      picked.examples.push_back(example);
+      if (static_cast<std::int64_t>(picked.size()) < size && taken < wanted) continue;
+      visit(picked);
+      picked.examples.clear();
+    }
+  }
+  return taken;
 }
 
 }  // namespace mcit::parts
