@@ -26,20 +26,6 @@ std::vector<std::filesystem::path> snapshots_in(const std::filesystem::path& fol
   return files;
 }
 
-/// Of everything the file says: the note without its digest, and each tensor's name, type, shape and bytes.
-std::string digest_of(const Json& note, const StateDict& tensors) {
-  Hasher hasher;
-  hasher.field(dump_json(note));
-  for (const auto& [name, tensor] : tensors) {
-    hasher.field(name).field(at::toString(tensor.scalar_type()));
-    for (const std::int64_t size : tensor.sizes()) hasher.update(size);
-    const Tensor flat = tensor.contiguous();
-    hasher.update(std::string_view(static_cast<const char*>(flat.const_data_ptr()),
-                                   static_cast<std::size_t>(flat.numel()) * flat.element_size()));
-  }
-  return hasher.hex();
-}
-
 Snapshot read_one(const std::filesystem::path& file) {
   SafetensorsFile saved = read_safetensors(file);
   const auto note = saved.metadata.find("mcit_snapshot");
@@ -48,7 +34,7 @@ Snapshot read_one(const std::filesystem::path& file) {
   Json meta = parse_json(note->second, where);
   const std::string digest = json_text(meta, "digest", where);
   meta.erase("digest");
-  if (digest != digest_of(meta, saved.tensors)) throw CheckpointError(where, "is damaged");
+  if (digest != digest_of(saved.tensors, dump_json(meta))) throw CheckpointError(where, "is damaged");
   Snapshot out;
   out.stage = json_integer(meta, "stage", where);
   out.step = json_integer(meta, "step", where);
@@ -70,6 +56,18 @@ Snapshot read_one(const std::filesystem::path& file) {
 
 }  // namespace
 
+std::string digest_of(const StateDict& tensors, const std::string& note) {
+  Hasher hasher;
+  hasher.field(note);
+  for (const auto& [name, tensor] : tensors) {
+    hasher.field(name).field(at::toString(tensor.scalar_type()));
+    for (const std::int64_t size : tensor.sizes()) hasher.update(size);
+    const Tensor flat = tensor.detach().to(at::kCPU).contiguous();
+    hasher.update(std::string_view(static_cast<const char*>(flat.const_data_ptr()), flat.nbytes()));
+  }
+  return hasher.hex();
+}
+
 void write_snapshot(const std::filesystem::path& folder, const Snapshot& s) {
   StateDict tensors;
   for (const auto& [name, tensor] : s.strategy)
@@ -79,7 +77,7 @@ void write_snapshot(const std::filesystem::path& folder, const Snapshot& s) {
   Json meta = {{"stage", s.stage},         {"step", s.step},     {"trained", s.trained},
                {"trainable", s.trainable}, {"result", s.result}, {"metrics_bytes", s.metrics_bytes},
                {"costs", s.costs}};
-  meta["digest"] = digest_of(meta, tensors);
+  meta["digest"] = digest_of(tensors, dump_json(meta));
   char name[64];
   std::snprintf(name, sizeof name, "%04lld-%09lld.safetensors", static_cast<long long>(s.stage),
                 static_cast<long long>(s.step) + (s.trained ? 1 : 0));

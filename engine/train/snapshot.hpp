@@ -23,6 +23,9 @@ struct Snapshot {
   std::map<std::string, double> costs;  ///< running sums of the stage
 };
 
+/// Hash of a note and of each tensor's name, type, shape and bytes.
+std::string digest_of(const StateDict& tensors, const std::string& note = {});
+
 /// Writes `folder`/<stage>-<step>.safetensors and then deletes all but the two newest.
 void write_snapshot(const std::filesystem::path& folder, const Snapshot& snapshot);
 

@@ -70,16 +70,6 @@ class EngineHost final : public Host {
 
 namespace {
 
-std::string digest_of(const StateDict& state) {
-  Hasher hasher;
-  for (const auto& [name, tensor] : state) {
-    const Tensor flat = tensor.detach().to(at::kCPU).contiguous();
-    hasher.field(name).update(std::string_view(static_cast<const char*>(flat.const_data_ptr()),
-                                               static_cast<std::size_t>(flat.numel()) * flat.element_size()));
-  }
-  return hasher.hex();
-}
-
 void seed_dropout(std::uint64_t seed, at::Device device) {
   at::Generator generator = at::globalContext().defaultGenerator(device);
   const std::lock_guard lock(generator.mutex());
@@ -389,7 +379,7 @@ void TaskLoop::State::finish_stage() {
   host.tables.clear();
 }
 
-RunResult TaskLoop::run(Strategy& strategy, const std::string& name, RunResult result, bool resume) {
+RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunResult& result, bool resume) {
   State& s = *state_;
   s.hooks = std::make_unique<HookRunner>(strategy, name);
   s.hooks->set_listener([&](const char* hook) { s.host.enter(hook); });

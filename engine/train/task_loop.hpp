@@ -64,7 +64,7 @@ class TaskLoop {
   /// Runs or goes on with the stream. `result` arrives with suite, strategy, tasks and provenance filled in.
   /// @param resume take up the newest good snapshot of the run folder
   /// @throws Interrupted, StrategyError, Error
-  RunResult run(Strategy& strategy, const std::string& name, RunResult result, bool resume);
+  RunResult run(Strategy& strategy, const std::string& name, const RunResult& result, bool resume);
 
  private:
   struct State;

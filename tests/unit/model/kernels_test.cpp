@@ -104,7 +104,7 @@ TEST_CASE("site_linear: frozen and trained weights, adapters with and without a 
   for (const bool train_weight : {false, true}) {
     RouteContext route;
     const auto run = [&](const std::vector<Tensor>& in) {
-      const Tensor fused = in[1];
+      const Tensor& fused = in[1];
       Tensor first = fused.narrow(0, 0, 6), second = fused.narrow(0, 6, 4);
       if (!train_weight) {
         first = first.detach();

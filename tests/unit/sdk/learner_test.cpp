@@ -233,7 +233,7 @@ TEST_CASE("a damaged or foreign reservoir state is refused") {
   const std::vector<ExamplePtr> examples = numbered(30);
   StateDict good;
   filled(8, 3, examples).save(good, "r");
-  const auto refused = [](StateDict state, std::int64_t capacity) {
+  const auto refused = [](const StateDict& state, std::int64_t capacity) {
     Reservoir reservoir(capacity, 1);
     StateReader reader(state);
     return contains(message_of([&] { reservoir.load(reader, "r"); }), "r.");

@@ -17,9 +17,9 @@ using Settings = std::map<std::string, Params::Value>;
 constexpr std::int64_t kSteps = 6;
 
 struct World {
-  explicit World(Settings more, std::int64_t tasks = 3) {
+  explicit World(const Settings& more, std::int64_t tasks = 3) {
     Settings settings = {{"rank", std::int64_t{8}}, {"experts", std::int64_t{4}}, {"top_k", std::int64_t{2}}};
-    for (auto& [key, value] : more) settings[key] = value;
+    for (const auto& [key, value] : more) settings[key] = value;
     strategy.emplace(fake::create("branch_lora", "branch_lora", host, settings));
     run.emplace(**strategy, backbone, host, tasks);
   }
@@ -209,7 +209,7 @@ TEST_CASE("A can be frozen after some tasks") {
 }
 
 TEST_CASE("wrong settings of BranchLoRA are errors before anything trains") {
-  const auto make = [](Settings more, std::int64_t tasks = 3) { World world(std::move(more), tasks); };
+  const auto make = [](const Settings& more, std::int64_t tasks = 3) { const World world(more, tasks); };
   CHECK_NOTHROW(make({}));
   CHECK_THROWS_AS(make({{"rank", std::int64_t{6}}}), ConfigError);
   CHECK_THROWS_AS(make({{"top_k", std::int64_t{5}}}), ConfigError);
