@@ -109,7 +109,7 @@ TEST_CASE("a memory budget of nothing or of two pictures changes no bit") {
   Pictures p(6);
   FeatureStore plenty = p.store();
   const auto first = all(plenty, p.paths);
-  for (const std::uint64_t budget : {0, 2 * 24}) {
+  for (const std::uint64_t budget : {std::uint64_t{0}, std::uint64_t{2 * 24}}) {
     FeatureStore store = p.store(budget, 1, "budget" + std::to_string(budget));
     store.prefetch(p.paths);
     CHECK(same_bits(all(store, p.paths), first));

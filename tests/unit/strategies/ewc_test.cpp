@@ -36,7 +36,8 @@ Anchor measure(Backbone& backbone, const Parameters& parameters, const std::vect
     out.fisher.push_back(at::zeros_like(p.value.detach()));
     out.values.push_back(p.value.detach().clone());
   }
-  const auto groups = static_cast<double>(examples.size() / size);
+  const std::size_t whole = examples.size() / size;
+  const auto groups = static_cast<double>(whole);
   for (std::size_t i = 0; i < examples.size(); i += size) {
     const Batch batch{{examples.begin() + static_cast<std::ptrdiff_t>(i),
                        examples.begin() + static_cast<std::ptrdiff_t>(i + size)}};

@@ -302,7 +302,7 @@ TEST_CASE("what the strategy's loss() returns is what is differentiated") {
     if (p.name.ends_with("lm_head.weight")) penalised = &p;
   REQUIRE(penalised != nullptr);
   double base_seen = 0.0;
-  scaled.strategy.on_loss = [&](Step& step, Tensor base) {
+  scaled.strategy.on_loss = [&](Step& step, const Tensor& base) {
     base_seen = base.item<double>();
     CHECK(step.out.logits.size(0) == 3);
     CHECK(std::abs(answer_loss(step.out).item<double>() - base_seen) < 1e-15);
@@ -358,7 +358,7 @@ TEST_CASE("a loss that is not finite hands over the batch and ends the step befo
     World w;
     const auto before = copies(w.strategy.trained, false);
     w.strategy.on["before_forward"] = [&](Step* step) { step->batch.examples.push_back(w.examples[7]); };
-    w.strategy.on_loss = [&](Step&, Tensor base) { return base * bad; };
+    w.strategy.on_loss = [&](Step&, const Tensor& base) { return base * bad; };
     CHECK_THROWS_MATCHES(w.step(3, 2, kPlain), Error,
                          MessageMatches(ContainsSubstring("task 2 'geo', step 3: the loss is not finite")));
     REQUIRE(w.refused.size() == 1);
