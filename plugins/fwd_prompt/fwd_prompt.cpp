@@ -78,9 +78,9 @@ class FwdPrompt final : public Strategy {
     insert(step.batch, step.backbone);
   }
 
-  Tensor loss(Step& step, Tensor base) override {
+  Tensor loss(Step&, Tensor base) override {
     if (key_lambda_ == 0.0) return base;
-    return base + key_lambda_ * pool_.key_loss(features_of(step.batch, step.backbone), chosen_);
+    return base + key_lambda_ * pool_.key_loss(features_, chosen_);
   }
 
   /// The optimizer's step is projected, not its gradient: Adam rescales every coordinate, and so leaves the
@@ -178,7 +178,8 @@ class FwdPrompt final : public Strategy {
   }
 
   void insert(const Batch& batch, Backbone& backbone) {
-    chosen_ = pool_.choose(features_of(batch, backbone));
+    features_ = features_of(batch, backbone);
+    chosen_ = pool_.choose(features_);
     Prompts& prompts = backbone.route().text;
     prompts.layers = {pool_.gather(chosen_)};
     prompts.place = before_text_ ? Prompts::Place::before_text : Prompts::Place::after_first;
@@ -225,7 +226,8 @@ class FwdPrompt final : public Strategy {
   std::map<std::string, Tensor> bases_;
   Tensor free_;  ///< what of Q_pre lies outside of Q_old; undefined until it is needed
   std::map<std::string, Tensor> before_;  ///< the pool before the optimizer's step
-  Tensor chosen_;                         ///< J of the batch at hand
+  parts::TaskFeatures features_;          ///< of the batch at hand
+  Tensor chosen_;                         ///< and its J
 };
 
 }  // namespace
