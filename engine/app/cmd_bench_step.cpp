@@ -10,14 +10,17 @@
 
 #include "app/commands.hpp"
 #include "app/experiment.hpp"
+#include "core/config.hpp"
 #include "core/files.hpp"
 #include "core/json.hpp"
 #include "core/system.hpp"
 #include "data/records.hpp"
 #include "mcit/errors.hpp"
+#include "mcit/parts/examples.hpp"
 #include "model/safetensors.hpp"
 #include "plugin/catalogue.hpp"
 #include "train/hooks.hpp"
+#include "train/pretrain.hpp"
 #include "train/step.hpp"
 
 namespace mcit {
@@ -25,8 +28,9 @@ namespace {
 
 struct Flags {
   std::string model, data, strategy = "lora", adapter_in, vision_cache = "warm", report;
+  std::vector<std::string> sets;
   std::int64_t steps = 6, warmup = 2, batch = 4, rank = 16, experts = 8, eval_samples = 16, eval_batch = 8,
-               max_new = 16, threads = 1;
+               max_new = 16, threads = 1, tasks = 1;
   double alpha = 32.0, lr = 2e-4, projector_lr = 2e-5;
   bool fixed_len = false;
 };
@@ -38,12 +42,23 @@ class Idle final : public Strategy {
   void load_state(const StateDict&) override {}
 };
 
+/// Probes with the training records.
+class BenchHost final : public QuietHost {
+ public:
+  explicit BenchHost(const std::vector<ExamplePtr>& records) : records_(records) {}
+  std::unique_ptr<Batches> probe() override { return std::make_unique<parts::ExampleBatches>(records_); }
+
+ private:
+  const std::vector<ExamplePtr>& records_;
+};
+
 /// Features by picture: made when they are asked for and then kept (warm), or made anew for every batch
 /// (cold).
 class Pictures {
  public:
   Pictures(OpenModel& open, bool keep) : open_(open), keep_(keep) {
-    open.model->set_images({[this](const std::string& path) { return known_.at(path); }, {}});
+    open.model->set_images({[this](const std::string& path) { return known_.at(path); },
+                            [this](const std::string& path) { return open_.preprocessor.load(path); }});
   }
   void prepare(const std::vector<ExamplePtr>& examples) {
     const at::NoGradGuard no_grad;
@@ -82,8 +97,9 @@ std::vector<ExamplePtr> encode(const Encoder& encoder, const Flags& flags, Recor
   for (const Record& record :
        read_records(folder / (kind == RecordKind::train ? "train.json" : "test.json"), kind)) {
     const auto index = static_cast<std::int64_t>(out.size());
-    Example example = kind == RecordKind::train ? encoder.train(record, 0, index)
-                                                : encoder.test(record, 0, index, flags.max_new);
+    const std::int64_t task = index % flags.tasks;  // records are dealt to the tasks
+    Example example = kind == RecordKind::train ? encoder.train(record, task, index)
+                                                : encoder.test(record, task, index, flags.max_new);
     example.image = (folder / "images" / record.image).string();
     out.push_back(std::make_shared<const Example>(std::move(example)));
   }
@@ -104,24 +120,46 @@ void load_adapter(Strategy& strategy, const std::string& file) {
   strategy.load_state(state);
 }
 
-Json train(const Flags& flags, OpenModel& open, Strategy& strategy, Pictures& pictures,
+std::vector<ExamplePtr> of_task(const std::vector<ExamplePtr>& records, std::int64_t task) {
+  std::vector<ExamplePtr> out;
+  std::copy_if(records.begin(), records.end(), std::back_inserter(out),
+               [&](const ExamplePtr& example) { return example->task == task; });
+  return out;
+}
+
+/// Stages before the one that is timed: what a strategy makes of them is there, without their training.
+void enter_last_task(const Flags& flags, OpenModel& open, HookRunner& hooks, Pictures& pictures,
+                     const std::vector<ExamplePtr>& records) {
+  for (std::int64_t t = 0; t < flags.tasks; ++t) {
+    const Task task{.index = t, .name = "bench", .tasks = {t}, .steps = flags.warmup + flags.steps};
+    const std::vector<ExamplePtr> own = of_task(records, t);
+    if (flags.tasks > 1) pictures.prepare(own);
+    parts::ExampleBatches batches(own);
+    hooks.before_task(task, batches, *open.model);
+    batches.rewind(flags.batch);
+    if (t + 1 < flags.tasks) hooks.after_task(task, batches, *open.model);
+  }
+}
+
+Json train(const Flags& flags, OpenModel& open, HookRunner& hooks, Pictures& pictures,
            const std::vector<ExamplePtr>& records) {
-  HookRunner hooks(strategy, flags.strategy);
   AdamW optimizer(hooks.parameters(), {});
-  const Task task{.index = 0, .name = "bench", .tasks = {0}, .steps = flags.warmup + flags.steps};
+  const std::int64_t last = flags.tasks - 1;
+  const Task task{.index = last, .name = "bench", .tasks = {last}, .steps = flags.warmup + flags.steps};
   TrainOptions options;
   options.batch = flags.batch;
-  options.learning_rate = {{"adapter", flags.lr}, {"connector", flags.projector_lr}};
+  options.learning_rate = {{"adapter", flags.lr}, {"connector", flags.projector_lr}, {"prompt", flags.lr}};
   const auto batch_of = [&](std::int64_t index) {
     Batch batch;
     for (std::int64_t i = 0; i < flags.batch; ++i)
       batch.examples.push_back(records[static_cast<std::size_t>(index * flags.batch + i) % records.size()]);
-    open.model->route().task.assign(batch.size(), 0);
+    open.model->route().task.assign(batch.size(), last);
     pictures.prepare(batch.examples);
     return batch;
   };
   std::vector<double> losses, seconds;
   std::int64_t tokens = 0;
+  const auto before = hooks.costs();
   open.model->set_training(true);
   for (std::int64_t step = 0; step < task.steps; ++step) {
     const double begin = cpu_seconds();
@@ -136,6 +174,13 @@ Json train(const Flags& flags, OpenModel& open, Strategy& strategy, Pictures& pi
   optimizer.zero_grad();
   double sum = 0.0;
   for (const double s : seconds) sum += s;
+  Json hooked =
+      Json::object();  // what the strategy's own code takes of a step, outside of forward and backward
+  for (const auto& [hook, cost] : hooks.costs()) {
+    const auto known = before.find(hook);
+    const double spent = cost.seconds - (known == before.end() ? 0.0 : known->second.seconds);
+    if (spent > 0.0) hooked[hook] = spent / static_cast<double>(task.steps);
+  }
   const auto samples = static_cast<double>(flags.batch);
   return {{"samples", flags.steps * flags.batch},
           {"samples_per_s_cpu", samples * static_cast<double>(flags.steps) / sum},
@@ -143,25 +188,29 @@ Json train(const Flags& flags, OpenModel& open, Strategy& strategy, Pictures& pi
           {"tokens_per_s_cpu", static_cast<double>(tokens) / sum},
           {"step_s", seconds},
           {"losses", losses},
+          {"hooks_s", hooked},
           {"peak_rss_mb", peak_rss_mb()}};
 }
 
+/// @param hooks routes each batch where given: every row to its own task
 Json evaluate(const Flags& flags, const OpenModel& open, const Encoder& encoder, Pictures& pictures,
-              std::vector<ExamplePtr> records) {
+              const std::vector<ExamplePtr>& records, HookRunner* hooks = nullptr) {
   const at::NoGradGuard no_grad;
-  std::stable_sort(records.begin(), records.end(), [](const ExamplePtr& a, const ExamplePtr& b) {
-    return a->prompt_length < b->prompt_length;
-  });
   Json outputs = Json::object();
   std::int64_t made = 0;
   const double begin = cpu_seconds();
   for (std::size_t at = 0; at < records.size(); at += static_cast<std::size_t>(flags.eval_batch)) {
     Batch batch;
+    RouteContext& route = open.model->route();
+    route.clear();
+    route.task.clear();
     for (std::size_t i = at; i < std::min(records.size(), at + static_cast<std::size_t>(flags.eval_batch));
-         ++i)
+         ++i) {
       batch.examples.push_back(records[i]);
+      route.task.push_back(hooks == nullptr ? -1 : records[i]->task);
+    }
     pictures.prepare(batch.examples);
-    open.model->route().task.assign(batch.size(), -1);
+    if (hooks != nullptr) hooks->select(batch, *open.model);
     Prefill prefill = open.model->prefill(batch, flags.max_new);
     std::vector<std::vector<std::int64_t>> answers =
         open.model->decode(prefill, flags.max_new, nullptr, flags.fixed_len ? OnEnd::avoid : OnEnd::stop);
@@ -179,6 +228,38 @@ Json evaluate(const Flags& flags, const OpenModel& open, const Encoder& encoder,
           {"samples_per_s_cpu", static_cast<double>(records.size()) / seconds},
           {"new_tokens", made},
           {"outputs", outputs}};
+}
+
+/// The same rows in batches of one task each and in batches that mix all tasks, in turn; the faster of each.
+Json evaluate_mixed(const Flags& flags, const OpenModel& open, const Encoder& encoder, Pictures& pictures,
+                    const std::vector<ExamplePtr>& records, HookRunner& hooks) {
+  std::vector<ExamplePtr> single;
+  for (std::int64_t t = 0; t < flags.tasks; ++t) {
+    const std::vector<ExamplePtr> own = of_task(records, t);
+    single.insert(single.end(), own.begin(), own.end());
+  }
+  constexpr int kRounds = 3;
+  double apart = 1e300, mixed = 1e300;
+  for (int round = 0; round < kRounds; ++round) {
+    apart =
+        std::min(apart, evaluate(flags, open, encoder, pictures, single, &hooks)["seconds"].get<double>());
+    mixed =
+        std::min(mixed, evaluate(flags, open, encoder, pictures, records, &hooks)["seconds"].get<double>());
+  }
+  return {{"single_task_s", apart}, {"mixed_s", mixed}};
+}
+
+/// CLIP towers of no meaning, for strategies that ask for features of pictures and questions.
+void install_random_clip(OpenModel& open, const Encoder& encoder) {
+  ClipConfig config;
+  config.vision = open.model->config().vision;
+  config.text.vocab_size = encoder.tokenizer().size();
+  config.text.num_hidden_layers = 2;
+  config.text.hidden_size = config.text.intermediate_size = config.projection_dim = 64;
+  config.text.num_attention_heads = 2;
+  StateDict tensors = initial_clip(config, 1);
+  open.model->set_clip(std::make_shared<Clip>(config, tensors),
+                       clip_text_encoder(encoder.tokenizer(), config.text));
 }
 
 /// The best of forty float32 products of a LLaMA layer's shape: how busy the machine is.
@@ -221,17 +302,24 @@ void bench_step(const Flags& flags) {
   std::vector<ExamplePtr> test = encode(encoder, flags, RecordKind::test);
   test.resize(std::min(test.size(), static_cast<std::size_t>(flags.eval_samples)));
 
+  if (!open.model->clip()) install_random_clip(open, encoder);
+
   const Catalogue catalogue(plugin_folders({}));
-  std::map<std::string, Params::Value> settings = {{"rank", flags.rank}, {"alpha", flags.alpha}};
-  if (flags.strategy == "moe_lora") settings["experts"] = flags.experts;
-  QuietHost host;
-  const StrategyPtr strategy =
-      catalogue.create(flags.strategy == "lora" ? "sequential" : flags.strategy, Params(settings), host);
-  {
-    const at::NoGradGuard no_grad;
-    strategy->attach(*open.model);
-    if (!flags.adapter_in.empty()) load_adapter(*strategy, flags.adapter_in);
-  }
+  Config given = Config::parse("", "command line");
+  for (const std::string& assignment : flags.sets) given.set(assignment);
+  std::map<std::string, Params::Value> settings = given.params();
+  const bool lora = flags.strategy == "lora",
+             mixture = flags.strategy == "moe_lora" || flags.strategy == "branch_lora";
+  if (lora || mixture) settings.insert({{"rank", flags.rank}, {"alpha", flags.alpha}});
+  if (mixture) settings.emplace("experts", flags.experts);
+  BenchHost host(training);
+  const StrategyPtr strategy = catalogue.create(lora ? "sequential" : flags.strategy, Params(settings), host);
+  HookRunner hooks(*strategy, flags.strategy);
+  StreamInfo stream{.tasks = {}, .seed = 1, .backbone = open.model->info()};
+  for (std::int64_t t = 0; t < flags.tasks; ++t) stream.tasks.push_back({"bench", 0, 0, {}});
+  hooks.on_stream_begin(stream);
+  hooks.attach(*open.model);
+  if (!flags.adapter_in.empty()) load_adapter(*strategy, flags.adapter_in);
   Pictures pictures(open, flags.vision_cache == "warm");
   if (flags.vision_cache == "warm") {
     const auto used =
@@ -239,8 +327,14 @@ void bench_step(const Flags& flags) {
     pictures.prepare({training.begin(), training.begin() + static_cast<std::ptrdiff_t>(used)});
     pictures.prepare(test);
   }
+  enter_last_task(flags, open, hooks, pictures, training);
   Json report = {{"engine", build_info()}};
-  report["train"] = train(flags, open, *strategy, pictures, training);
+  report["train"] = train(flags, open, hooks, pictures, training);
+  if (flags.tasks > 1 && !test.empty())
+    report["tasks"] = evaluate_mixed(flags, open, encoder, pictures, test, hooks);
+  std::stable_sort(test.begin(), test.end(), [](const ExamplePtr& a, const ExamplePtr& b) {
+    return a->prompt_length < b->prompt_length;
+  });
   if (!test.empty()) report["eval"] = evaluate(flags, open, encoder, pictures, test);
   report["peak_rss_mb"] = peak_rss_mb();
   report["gemm_gflops"] = gemm_gflops();
@@ -272,14 +366,18 @@ void add_bench_step(CLI::App& app) {
       ->required()
       ->check(CLI::ExistingDirectory)
       ->type_name("DIR");
-  command->add_option("--strategy", flags->strategy, "What is trained")
-      ->check(CLI::IsMember({"lora", "moe_lora"}))
+  command->add_option("--strategy", flags->strategy, "What is trained: lora, or a strategy")
+      ->type_name("NAME")
       ->capture_default_str();
+  command->add_option("--set", flags->sets, "One of the strategy's settings, e.g. top_k=2 (repeatable)")
+      ->take_all()
+      ->type_name("KEY=VALUE");
   count("--steps", flags->steps, "Timed steps");
   count("--warmup", flags->warmup, "Steps before them");
   count("--batch", flags->batch, "Records a step");
   count("--rank", flags->rank, "Rank, of all experts together");
-  count("--experts", flags->experts, "Experts of moe_lora");
+  count("--experts", flags->experts, "Experts of moe_lora and branch_lora");
+  count("--tasks", flags->tasks, "Tasks that the records are dealt to; the last one's steps are timed");
   command->add_option("--alpha", flags->alpha, "Adapters are scaled by alpha / rank")
       ->capture_default_str()
       ->type_name("X");

@@ -6,6 +6,7 @@
 
 #include "app/commands.hpp"
 #include "app/experiment.hpp"
+#include "app/workload.hpp"
 #include "core/console.hpp"
 #include "core/files.hpp"
 #include "core/hash.hpp"
@@ -182,13 +183,9 @@ struct Prepared {
   Catalogue catalogue;
   const PluginReport& provider;  ///< of the strategy
   Suite suite;
-  OpenModel open;
-  Encoder encoder;
+  Workload work;
   RunResult head;  ///< what the result says before the first stage
-  std::vector<StreamTask> tasks;
-  std::vector<ExamplePtr> probe;
-  std::unique_ptr<FeatureStore> features;
-  Params params;  ///< of the strategy
+  Params params;   ///< of the strategy
 
   Prepared(const Flags& flags, const Settings& s)
       : device(open_device(s.device)),
@@ -196,24 +193,24 @@ struct Prepared {
         catalogue(find_plugins(flags, s)),
         provider(catalogue.provider(s.strategy)),
         suite(open_suite(s.suite, s.order, s.data)),
-        open(open_model(find_model(s.model), device, s.pad_square)),
-        encoder(make_encoder(open, s.prompt_template.empty() ? suite.prompt_template : s.prompt_template)),
-        features(install_features(open, static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
-                                  static_cast<int>(s.loader_threads))),
+        work(open_workload(suite, {.model = s.model,
+                                   .device = device,
+                                   .pad_square = s.pad_square,
+                                   .prompt_template = s.prompt_template,
+                                   .feature_memory = static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
+                                   .loader_threads = static_cast<int>(s.loader_threads)})),
         params(s.params, "strategy") {
-    EncodedSuite encoded = encode_suite(suite, encoder);
-    tasks = std::move(encoded.tasks);
-    probe = std::move(encoded.probe);
-    head.provenance.data = std::move(encoded.data_hashes);
-    for (std::size_t j = 0; j < tasks.size(); ++j) {
-      tasks[j].steps = steps_of(tasks[j], s);
-      head.tasks.push_back({tasks[j].info.name, tasks[j].info.test_examples, suite.tasks[j].chance});
+    head.provenance.data = work.data;
+    for (std::size_t j = 0; j < work.tasks.size(); ++j) {
+      StreamTask& task = work.tasks[j];
+      task.steps = steps_of(task, s);
+      head.tasks.push_back({task.info.name, task.info.test_examples, suite.tasks[j].chance});
     }
     // Made once, and shown the stream, before anything is on disk: wrong settings stop the run here.
     QuietHost host;
     const StrategyPtr strategy = catalogue.create(s.strategy, params, host);
-    StreamInfo stream{.tasks = {}, .seed = s.seed};
-    for (const StreamTask& task : tasks) stream.tasks.push_back(task.info);
+    StreamInfo stream{.tasks = {}, .seed = s.seed, .backbone = work.model->info()};
+    for (const StreamTask& task : work.tasks) stream.tasks.push_back(task.info);
     HookRunner hooks(*strategy, s.strategy);
     hooks.on_stream_begin(stream);
     hooks.plan(stream);
@@ -234,9 +231,9 @@ void describe(Prepared& run, const Settings& s, const std::string& command_line,
   p.plugin_file = run.provider.file.filename().string();
   p.plugin_hash = run.provider.hash;
   p.model = s.model;
-  p.model_hash = run.open.hash;
+  p.model_hash = run.work.model_hash;
   p.device = run.device.str();
-  p.dtype = at::toString(run.open.model->dtype());
+  p.dtype = at::toString(run.work.model->dtype());
   p.threads = run.threads;
   p.hardware = hardware();
   p.started = utc_now();
@@ -260,12 +257,12 @@ void run_command(const Flags& flags, const std::string& command_line) {
   if (fresh) write_atomic(dir.config(), config.resolved());
   describe(run, s, command_line, dir);
 
-  const DecodeText decode = [&](const std::vector<std::int64_t>& ids) { return run.encoder.decode(ids); };
-  TaskLoop loop({*run.open.model, run.open.hash, run.tasks, run.probe, run.features.get(), decode, dir},
-                s.loop);
+  Workload& work = run.work;
+  TaskLoop loop({*work.model, work.model_hash, work.tasks, work.probe, work.features.get(), dir}, s.loop);
   const StrategyPtr strategy = run.catalogue.create(s.strategy, run.params, loop.host());
-  log::info("strategy '", s.strategy, "', suite '", run.suite.name, "' (", run.tasks.size(), " tasks), seed ",
-            s.seed, ", ", run.device.str(), ", ", run.threads, run.threads == 1 ? " thread" : " threads");
+  log::info("strategy '", s.strategy, "', suite '", run.suite.name, "' (", work.tasks.size(),
+            " tasks), seed ", s.seed, ", ", run.device.str(), ", ", run.threads,
+            run.threads == 1 ? " thread" : " threads");
   const Stopwatch watch;
   try {
     const RunResult done = loop.run(*strategy, s.strategy, run.head, !fresh);

@@ -2,8 +2,8 @@
 /// From settings to the objects a run works on: what every subcommand that opens a model shares.
 
 #include <filesystem>
+#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +14,6 @@
 #include "data/suite.hpp"
 #include "mcit/strategy.hpp"
 #include "model/mllm.hpp"
-#include "train/task_loop.hpp"
 
 namespace mcit {
 
@@ -32,25 +31,26 @@ struct OpenModel {
   Preprocessor preprocessor;
   std::string hash;  ///< of config, weights, tokenizer and preprocessing files
 };
+/// Hash of config, weights, tokenizer and preprocessing files, those of clip/ among them.
+std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square);
 OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square);
+
+/// Token ids of a text for CLIP's text tower: begin and end tokens included, cut at what the tower reads.
+using TextEncoder = std::function<std::vector<std::int64_t>(const std::string&)>;
+TextEncoder clip_text_encoder(const Tokenizer& tokenizer, const TextTowerConfig& text);
 
 /// The encoder for this model under a prompt template.
 Encoder make_encoder(const OpenModel& model, const std::string& prompt_template);
+
+/// A feature store for the model's frozen tower, installed as the model's source of pictures.
+std::unique_ptr<FeatureStore> install_features(OpenModel& model, std::uint64_t memory_budget, int threads);
 
 /// Reads a suite and makes or finds its data. @param data folder given by the user, or empty
 Suite open_suite(const std::string& name, const std::vector<std::string>& order,
                  const std::filesystem::path& data);
 
-struct EncodedSuite {
-  std::vector<StreamTask> tasks;
-  std::vector<ExamplePtr> probe;                   ///< examples of no task (-1)
-  std::map<std::string, std::string> data_hashes;  ///< file -> hash of what was read
-};
-/// Tokenizes every row of the suite and checks that every picture is there.
-EncodedSuite encode_suite(const Suite& suite, const Encoder& encoder);
-
 /// A host for a strategy outside a run: what it says goes nowhere, and it has met no task.
-class QuietHost final : public Host {
+class QuietHost : public Host {
  public:
   void info(const std::string&) override {}
   void warn(const std::string&) override {}
@@ -66,8 +66,5 @@ int set_threads(std::int64_t wanted);
 
 /// Hash of the running executable and the SDK beside it: the code that computes an evaluation cell.
 std::string engine_hash();
-
-/// A feature store for the model's frozen tower, installed as the model's source of pictures.
-std::unique_ptr<FeatureStore> install_features(OpenModel& model, std::uint64_t memory_budget, int threads);
 
 }  // namespace mcit

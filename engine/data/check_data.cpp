@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "data/classification.hpp"
 #include "data/image.hpp"
 #include "data/records.hpp"
 #include "mcit/errors.hpp"
@@ -100,6 +101,68 @@ std::int64_t check_file(Context& context, DataReport& report, const std::filesys
   return rows;
 }
 
+TaskCheck check_records(Context& context, DataReport& report, std::int64_t limit) {
+  const SuiteTask& task = context.task;
+  std::map<std::string, std::string> answers_of;
+  TaskCheck check{task.name, 0, 0, 0};
+  check.train_rows =
+      check_file(context, report, task.train, RecordKind::train, task.expected_train, limit, answers_of);
+  check.test_rows =
+      check_file(context, report, task.test, RecordKind::test, task.expected_test, limit, answers_of);
+  return check;
+}
+
+/// The pictures of one side of a classify task; `earlier` holds those of the sides before and gets these.
+/// @return their number
+std::int64_t check_side(Context& context, FileCheck& check, const std::string& side,
+                        const std::vector<ClassRecord>& records, std::optional<std::int64_t> expected,
+                        std::set<std::string>& earlier) {
+  if (expected && std::ssize(records) != *expected)
+    check.fault(0, "holds " + std::to_string(records.size()) + " " + side + " pictures, the suite expects " +
+                       std::to_string(*expected));
+  std::set<std::string> seen;
+  for (const ClassRecord& record : records) {
+    const std::string quoted = "image: '" + record.image + "'";
+    if (!seen.insert(record.image).second) check.fault(record.line, quoted + " occurs twice");
+    if (earlier.contains(record.image)) check.fault(record.line, quoted + " is a training picture");
+    check_picture(context, check, record.line, record.image);
+  }
+  earlier.merge(seen);
+  return std::ssize(records);
+}
+
+TaskCheck check_classes(Context& context, DataReport& report, std::int64_t limit) {
+  const Suite& suite = context.suite;
+  const SuiteTask& task = context.task;
+  std::map<std::filesystem::path, FileCheck> checks;  // of both lists, or of the folder
+  const auto check = [&](const std::filesystem::path& file) -> FileCheck& {
+    return checks.try_emplace(file, report, task.name, file.string(), limit).first->second;
+  };
+  const bool listed = task.folder.empty();
+  const auto folder = suite.data / suite.image_root / task.folder;
+  FileCheck& train = check(listed ? suite.data / task.train : folder);
+  FileCheck& test = check(listed ? suite.data / task.test : folder);
+  ClassTask read;
+  bool whole = true;
+  try {
+    read = read_class_task(
+        suite, task, [&](const std::filesystem::path& file, std::int64_t line, const std::string& what) {
+          check(file).fault(line, what);
+          whole = false;
+        });
+  } catch (const std::exception& e) {
+    train.fault(0, e.what());
+    whole = false;
+  }
+  const auto expected = [&](std::optional<std::int64_t> rows) { return whole ? rows : std::nullopt; };
+  std::set<std::string> pictures;
+  TaskCheck out{task.name, 0, 0, 0};
+  out.train_rows =
+      check_side(context, train, "training", read.train, expected(task.expected_train), pictures);
+  out.test_rows = check_side(context, test, "test", read.test, expected(task.expected_test), pictures);
+  return out;
+}
+
 }  // namespace
 
 DataReport check_data(const Suite& suite, bool deep, std::int64_t limit,
@@ -110,12 +173,8 @@ DataReport check_data(const Suite& suite, bool deep, std::int64_t limit,
     if (progress) progress(task.name);
     const std::size_t before = pictures.size();
     Context context{suite, task, deep, pictures};
-    std::map<std::string, std::string> answers_of;
-    TaskCheck check{task.name, 0, 0, 0};
-    check.train_rows =
-        check_file(context, report, task.train, RecordKind::train, task.expected_train, limit, answers_of);
-    check.test_rows =
-        check_file(context, report, task.test, RecordKind::test, task.expected_test, limit, answers_of);
+    TaskCheck check = suite.kind == "classify" ? check_classes(context, report, limit)
+                                               : check_records(context, report, limit);
     check.pictures = static_cast<std::int64_t>(pictures.size() - before);
     report.tasks.push_back(check);
   }

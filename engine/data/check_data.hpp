@@ -28,7 +28,8 @@ struct DataReport {
 };
 
 /// Keys, types, ids and their repetition, pictures, answers against the closed set, row counts, test ids
-/// among the training rows of the same picture and question.
+/// among the training rows of the same picture and question. Of a classify suite: all that read_class_task()
+/// refuses, pictures and their repetition, counts; `file` may be a task's folder.
 /// @param deep also decode every picture
 DataReport check_data(const Suite& suite, bool deep, std::int64_t limit,
                       const std::function<void(const std::string&)>& progress);

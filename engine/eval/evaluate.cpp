@@ -43,8 +43,34 @@ double Cell::oracle_score() const {
   return rows.empty() ? 0.0 : 100.0 * sum / static_cast<double>(rows.size());
 }
 
-Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode,
-              const SelectHook& select, bool learned, const std::function<void(std::int64_t)>& progress) {
+AnswerHook generated_answers(Mllm& model,
+                             std::function<std::string(const std::vector<std::int64_t>&)> decode_text,
+                             std::shared_ptr<const AnswerTrie> set, std::int64_t max_new_tokens) {
+  return [&model, decode = std::move(decode_text), set = std::move(set), max_new_tokens](const Batch& batch,
+                                                                                         bool restricted) {
+    const auto texts = [&](const std::vector<std::vector<std::int64_t>>& ids) {
+      std::vector<std::string> out;
+      for (const auto& one : ids) out.push_back(decode(one));
+      return out;
+    };
+    Prefill prefill = model.prefill(batch, max_new_tokens);
+    Answers out{.free = texts(model.decode(prefill, max_new_tokens)), .restricted = {}};
+    if (restricted && set) out.restricted = texts(model.decode(prefill, max_new_tokens, set.get()));
+    return out;
+  };
+}
+
+AnswerHook class_answers(ClipModel& model, std::vector<std::string> classes) {
+  return [&model, classes = std::move(classes)](const Batch& batch, bool) {
+    Answers out;
+    for (const std::int64_t best : model.classify(batch))
+      out.free.push_back(classes[static_cast<std::size_t>(best)]);
+    return out;
+  };
+}
+
+Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const SelectHook& select, bool learned,
+              const std::function<void(std::int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   model.set_training(false);
   std::vector<std::size_t> order(task.examples.size());
@@ -63,22 +89,19 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
     Batch part;
     for (std::size_t i = begin; i < end; ++i) part.examples.push_back(task.examples[order[i]]);
     model.route().task.assign(part.size(), -1);
-    model.route().text = model.route().vision = {};
+    model.route().clear();
     const Selection selection = select ? select(part) : Selection{};
-    Prefill prefill = model.prefill(part, task.max_new_tokens);
-    const auto free = model.decode(prefill, task.max_new_tokens);
-    const auto restricted = task.answers ? model.decode(prefill, task.max_new_tokens, task.answers.get())
-                                         : std::vector<std::vector<std::int64_t>>{};
+    const Answers answers = task.answer(part, true);
     for (std::size_t i = begin; i < end; ++i) {
       const std::size_t row = order[i], at = i - begin;
       const Example& example = *task.examples[row];
       Prediction& out = cell.rows[row];
-      out = {.id = example.id, .prompt = example.prompt, .text = decode(free[at]), .gold = example.answer};
+      out = {.id = example.id, .prompt = example.prompt, .text = answers.free[at], .gold = example.answer};
       const Score score = score_of(row, out.text);
       out.score = score.value;
       out.well_formed = score.well_formed;
-      if (!restricted.empty()) {
-        out.restricted_text = decode(restricted[at]);
+      if (!answers.restricted.empty()) {
+        out.restricted_text = answers.restricted[at];
         out.restricted_score = score_of(row, *out.restricted_text).value;
       }
       if (!selection.task.empty()) out.selected_task = selection.task[at];
@@ -93,12 +116,11 @@ Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const Decod
     }
     if (!rows.empty()) {
       model.route().task.assign(rows.size(), misrouted.examples.front()->task);
-      model.route().text = model.route().vision = {};
+      model.route().clear();
       select(misrouted);
-      Prefill own = model.prefill(misrouted, task.max_new_tokens);
-      const auto answers = model.decode(own, task.max_new_tokens);
+      const Answers own = task.answer(misrouted, false);
       for (std::size_t i = 0; i < rows.size(); ++i)
-        cell.rows[rows[i]].oracle_score = score_of(rows[i], decode(answers[i])).value;
+        cell.rows[rows[i]].oracle_score = score_of(rows[i], own.free[i]).value;
     }
     if (progress) progress(static_cast<std::int64_t>(end - begin));
     if (interrupted()) throw Interrupted();

@@ -1,5 +1,5 @@
 #pragma once
-/// One cell of the accuracy matrix: greedy answers to a task's test rows, scored.
+/// One cell of the accuracy matrix: the model's answers to a task's test rows, scored.
 
 #include <cstdint>
 #include <functional>
@@ -10,9 +10,25 @@
 
 #include "eval/scorers.hpp"
 #include "mcit/strategy.hpp"
+#include "model/clip_model.hpp"
 #include "model/mllm.hpp"
 
 namespace mcit {
+
+/// What a model says to test rows.
+struct Answers {
+  std::vector<std::string> free;        ///< [B]
+  std::vector<std::string> restricted;  ///< [B] the best of the task's answer set; empty without one
+};
+/// @param restricted whether the answers out of the set are wanted as well
+using AnswerHook = std::function<Answers(const Batch&, bool restricted)>;
+
+/// Greedy generation. @param set the task's own answer set, or null for free text; model outlives the hook
+AnswerHook generated_answers(Mllm& model,
+                             std::function<std::string(const std::vector<std::int64_t>&)> decode_text,
+                             std::shared_ptr<const AnswerTrie> set, std::int64_t max_new_tokens);
+/// The nearest class by its name. @param model outlives the hook
+AnswerHook class_answers(ClipModel& model, std::vector<std::string> classes);
 
 /// A task's test side, ready to be asked.
 struct EvalTask {
@@ -21,8 +37,7 @@ struct EvalTask {
   std::vector<ExamplePtr> examples;             ///< tokens of the prompt; answers are not read
   std::vector<std::vector<std::string>> golds;  ///< accepted answers of each row
   const Scorer* scorer = nullptr;
-  std::shared_ptr<const AnswerTrie> answers;  ///< the task's own answer set; null for free text
-  std::int64_t max_new_tokens = 16;
+  AnswerHook answer;
   std::string digest;  ///< hash of rows, pictures, scorer and limits
 };
 
@@ -47,15 +62,13 @@ struct Cell {
 
 /// The strategy's say at inference; sets the model's route where a row's task is unknown (-1).
 using SelectHook = std::function<Selection(const Batch&)>;
-using DecodeText = std::function<std::string(const std::vector<std::int64_t>&)>;
 
 /// Rows are sorted by length and answered `batch` at a time; the cell does not depend on the strategy's
 /// training flag. Where the strategy selects another task than the row's own, the row is answered once more
 /// with its own.
 /// @param select null when no strategy is attached
 /// @param learned whether the task was trained: only then is there anything of its own to answer with
-Cell evaluate(Mllm& model, const EvalTask& task, std::int64_t batch, const DecodeText& decode,
-              const SelectHook& select, bool learned,
+Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const SelectHook& select, bool learned,
               const std::function<void(std::int64_t rows)>& progress = {});
 
 /// predictions.jsonl: one object a row, deterministic bytes.

@@ -97,6 +97,15 @@ const std::vector<std::string_view>& shape_names() {
   return names;
 }
 
+Place somewhere(Rng& rng, float smallest, float largest) {
+  Place where;
+  where.width = where.height = between(rng, smallest, largest);
+  const float free = std::max(0.0F, (kSide - where.width) / 2);
+  where.x = 32 + between(rng, -free, free);
+  where.y = 32 + between(rng, -free, free);
+  return where;
+}
+
 Paint random_paint(Rng& rng, double strength) {
   Paint paint;
   if (strength <= 0) return paint;
@@ -318,6 +327,18 @@ void Canvas::background(Rng& rng, const Color* avoid, float contrast) {
     }
   }
   labels_.fill(0);
+}
+
+void Canvas::fill(Color color) {
+  const std::array<std::uint8_t, 3> bytes{to_byte(color.r), to_byte(color.g), to_byte(color.b)};
+  for (std::size_t i = 0; i < pixels_.size(); ++i) pixels_[i] = bytes[i % 3];
+  labels_.fill(0);
+}
+
+Raster Canvas::picture() const {
+  Raster picture(kSide, kSide, 3);
+  std::copy(pixels_.begin(), pixels_.end(), picture.data.begin());
+  return picture;
 }
 
 Color Canvas::average() const {

@@ -51,6 +51,9 @@ struct Place {
   float phase = 0;      ///< of the flutter, radians
 };
 
+/// A square of random size that lies in the picture, wherever it fits.
+Place somewhere(Rng& rng, float smallest, float largest);
+
 /// Colour change of a drawing: out = matrix * in + offset, then darker to one side.
 struct Paint {
   std::array<float, 9> matrix{1, 0, 0, 0, 1, 0, 0, 0, 1};
@@ -71,6 +74,9 @@ class Canvas {
   /// Plain, gradient, blotches or stripes around a random colour, at least `contrast` away from `avoid`.
   void background(Rng& rng, const Color* avoid = nullptr, float contrast = 0);
 
+  /// One colour everywhere.
+  void fill(Color color);
+
   void draw(const Texture& drawing, const Place& place, const Paint& paint, int label);
   void shape(ShapeKind kind, const Place& place, Color color, int label);
 
@@ -86,7 +92,8 @@ class Canvas {
   void finish(Rng& rng, double strength);
 
   const std::array<std::uint8_t, kSide * kSide * 3>& pixels() const { return pixels_; }
-  Color average() const;  ///< mean colour
+  Raster picture() const;  ///< the pixels, RGB
+  Color average() const;   ///< mean colour
 
   /// For a grid of `grid` x `grid` patches: the label that covers most of each, if at least a fifth of it.
   std::vector<std::int16_t> patches(int grid) const;

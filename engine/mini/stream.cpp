@@ -52,7 +52,6 @@ class Maker {
     return std::string(
         wordings[static_cast<std::size_t>(rng_.below(static_cast<std::uint64_t>(options_.wordings)))]);
   }
-  Place place(float smallest, float largest);
   void draw(const Thing& thing, Place where);
   void finish() { canvas_.finish(rng_, 0.3 * jitter()); }
 
@@ -73,15 +72,6 @@ std::size_t Maker::next(std::size_t size) {
   return static_cast<std::size_t>(round_[turn_++]);
 }
 
-Place Maker::place(float smallest, float largest) {
-  Place where;
-  where.width = where.height = between(rng_, smallest, largest);
-  const float free = std::max(0.0F, (kSide - where.width) / 2);
-  where.x = 32 + between(rng_, -free, free);
-  where.y = 32 + between(rng_, -free, free);
-  return where;
-}
-
 void Maker::draw(const Thing& thing, Place where) {
   const Vendor vendor = test_ && rng_.uniform() < level().test_noto ? Vendor::kNoto : Vendor::kTwemoji;
   where.angle = between(rng_, -0.25, 0.25) * static_cast<float>(jitter());
@@ -91,7 +81,7 @@ void Maker::draw(const Thing& thing, Place where) {
 Item Maker::geo() {
   const Thing& flag = pack_.flags[next(pack_.flags.size())];
   canvas_.background(rng_);
-  draw(flag, place(44, 62));
+  draw(flag, somewhere(rng_, 44, 62));
   return {0, question(phrases::kStreamGeo), flag.group, "geo"};
 }
 
@@ -118,7 +108,7 @@ Item Maker::count() {
 Item Maker::cls() {
   const Thing& thing = pack_.concepts[next(pack_.concepts.size())];
   canvas_.background(rng_);
-  draw(thing, place(34, 60));
+  draw(thing, somewhere(rng_, 34, 60));
   return {0, question(phrases::kStreamCls), thing.group, "cls"};
 }
 
@@ -133,7 +123,8 @@ Item Maker::digits() {
   const int number = level().digits;
   for (int i = 0; i < number; ++i) {
     const Digit& digit = *mine[next(mine.size())];
-    Place where = number == 1 ? place(34, 58) : place(22, 64.0F / static_cast<float>(number));
+    Place where =
+        number == 1 ? somewhere(rng_, 34, 58) : somewhere(rng_, 22, 64.0F / static_cast<float>(number));
     if (number > 1) where.x = 64.0F * (static_cast<float>(i) + 0.5F) / static_cast<float>(number);
     where.angle = between(rng_, -0.15, 0.15);
     canvas_.digit(digit, where, ink, between(rng_, 0.9, 1.2), 1);
@@ -195,7 +186,7 @@ Item Maker::ground() {
 Item Maker::sci() {
   const Thing& thing = pack_.concepts[next(pack_.concepts.size())];
   canvas_.background(rng_);
-  draw(thing, place(34, 60));
+  draw(thing, somewhere(rng_, 34, 60));
   std::vector<std::string> options{thing.group};
   while (static_cast<int>(options.size()) < level().sci_options) {
     const std::string& other = pick(rng_, pack_.classes);
@@ -277,9 +268,7 @@ Split Maker::make(std::string_view task, int count) {
     Item item = (this->*one)();
     item.picture = i;
     finish();
-    Raster picture(kSide, kSide, 3);
-    std::copy(canvas_.pixels().begin(), canvas_.pixels().end(), picture.data.begin());
-    split.pictures.push_back(std::move(picture));
+    split.pictures.push_back(canvas_.picture());
     split.items.push_back(std::move(item));
   }
   return split;

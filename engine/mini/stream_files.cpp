@@ -1,15 +1,11 @@
-#include <unistd.h>
-
-#include <algorithm>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
 #include "core/config.hpp"
-#include "core/files.hpp"
 #include "core/hash.hpp"
 #include "core/json.hpp"
 #include "mcit/errors.hpp"
+#include "mini/folders.hpp"
 #include "mini/stream.hpp"
 
 namespace mcit::mini {
@@ -49,19 +45,6 @@ Json settings_json(const Pack& pack, const MiniOptions& options) {
   visit_knobs(options.difficulty,
               [&](const char* key, const auto& value) { settings["difficulty"][key] = value; });
   return settings;
-}
-
-std::string number(int value) {
-  const std::string digits = std::to_string(value);
-  return std::string(6 - std::min<std::size_t>(6, digits.size()), '0') + digits;
-}
-
-/// Plain writes: the folder becomes visible as a whole, by one rename, when everything in it is there.
-void write_bytes(const fs::path& file, const std::string& bytes) {
-  std::FILE* out = std::fopen(file.c_str(), "wb");
-  const bool written = out != nullptr && std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size();
-  const bool closed = out != nullptr && std::fclose(out) == 0;
-  if (!written || !closed) throw DataError(file.string(), "cannot be written", "is the disk full?");
 }
 
 void write_split(const fs::path& folder, const std::string& task, const std::string& name,
@@ -106,27 +89,6 @@ void write_task(const Pack& pack, const MiniOptions& options, const std::string&
   meta["chance"] = data.chance;
   meta["answers"] = data.answers;
   write_json(folder / "meta.json", meta);
-}
-
-/// Lets `fill` write into a new folder beside `target`, which then becomes `target`. On any error nothing is
-/// left.
-template <class Fill>
-void write_folder(const fs::path& target, const Fill& fill) {
-  const fs::path temporary = target.string() + ".tmp" + std::to_string(::getpid());
-  try {
-    fs::remove_all(temporary);
-    fs::create_directories(temporary);
-    fill(temporary);
-    fs::rename(temporary, target);
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw DataError(target.string(), error.code().message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
 }
 
 }  // namespace
@@ -178,15 +140,10 @@ fs::path materialise(const Pack& pack, const MiniOptions& options, const fs::pat
   const fs::path folder =
       cache_root / ("mini-" + hash_text(dump_json(settings_json(pack, options))).substr(0, 16));
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (fs::exists(folder / names[i] / "meta.json")) continue;
+    if (is_cached(folder / names[i])) continue;
     if (progress) progress(names[i], i, names.size());
-    try {
-      write_folder(folder / names[i],
-                   [&](const fs::path& temporary) { write_task(pack, options, names[i], temporary); });
-    } catch (const DataError&) {
-      // Another process may have been faster; what it wrote is the same.
-      if (!fs::exists(folder / names[i] / "meta.json")) throw;
-    }
+    write_cached_folder(folder / names[i],
+                        [&](const fs::path& temporary) { write_task(pack, options, names[i], temporary); });
   }
   return folder;
 }

@@ -3,7 +3,6 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <regex>
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
@@ -17,6 +16,7 @@ namespace {
 constexpr const char* kDecoder = "language_model.";
 constexpr const char* kVision = "vision_tower.vision_model.";
 constexpr const char* kConnector = "multi_modal_projector.";
+const NameGroups kNames{kDecoder, kVision, {kConnector}};
 
 bool starts_with(std::string_view text, std::string_view prefix) {
   return text.substr(0, prefix.size()) == prefix;
@@ -34,38 +34,7 @@ StateDict to(StateDict tensors, at::Device device, at::ScalarType dtype) {
   return tensors;
 }
 
-/// Counts the changes made to a tensor in place, through any alias of it.
-std::uint32_t version_of(const Tensor& tensor) { return static_cast<std::uint32_t>(tensor._version()); }
-
 at::ScalarType default_dtype(at::Device device) { return device.is_cuda() ? at::kBFloat16 : at::kFloat; }
-
-/// Which names a pattern selects. "/…/" is a regular expression over the whole name.
-std::function<bool(const std::string&)> name_filter(std::string_view pattern) {
-  if (pattern.size() > 2 && pattern.front() == '/' && pattern.back() == '/') {
-    try {
-      return [expression = std::regex(std::string(pattern.substr(1, pattern.size() - 2)))](
-                 const std::string& name) { return std::regex_search(name, expression); };
-    } catch (const std::regex_error&) {
-      throw ConfigError(std::string(pattern), "is no regular expression");
-    }
-  }
-  if (pattern == "all") return [](const std::string&) { return true; };
-  for (const auto& [word, prefix] :
-       {std::pair{"decoder", kDecoder}, std::pair{"vision", kVision}, std::pair{"connector", kConnector}})
-    if (pattern == word)
-      return [prefix = std::string(prefix)](const std::string& name) { return starts_with(name, prefix); };
-  std::vector<std::string> suffixes;
-  for (std::size_t begin = 0; begin <= pattern.size();) {
-    const std::size_t end = std::min(pattern.find(',', begin), pattern.size());
-    if (end > begin) suffixes.emplace_back("." + std::string(pattern.substr(begin, end - begin)));
-    begin = end + 1;
-  }
-  return [suffixes](const std::string& name) {
-    return starts_with(name, kDecoder) &&
-           std::any_of(suffixes.begin(), suffixes.end(),
-                       [&](const std::string& s) { return name.size() > s.size() && name.ends_with(s); });
-  };
-}
 
 }  // namespace
 
@@ -146,21 +115,12 @@ Mllm::Mllm(LlavaConfig config, StateDict tensors)
     device_ = tensor.device();
     dtype_ = tensor.scalar_type();
   });
-  vision_.each_tensor([&](const std::string&, Tensor& tensor) { tower_.push_back(tensor); });
-  vision_.each_site([&](Site& site) {
-    tower_.push_back(site.weight());
-    if (site.bias().defined()) tower_.push_back(site.bias());
-  });
-  for (const Tensor& tensor : tower_) tower_versions_.push_back(version_of(tensor));
+  vision_.each_tensor([&](const std::string&, Tensor& tensor) { tower_.add(tensor); });
+  vision_.each_site([&](Site& site) { tower_.add(site); });
   for (const auto& [name, tensor] : unused_)
     if (!starts_with(name, kVision)) throw CheckpointError(name, "is no tensor of a LLaVA model");
-  info_ = {"llava",
-           config_.text.num_hidden_layers,
-           config_.text.hidden_size,
-           config_.text.vocab_size,
-           config_.vision.hidden_size,
-           config_.image_tokens(),
-           0};
+  info_ = {"llava",        config_.text.num_hidden_layers, config_.text.hidden_size, config_.text.vocab_size,
+           feature_layer_, config_.vision.hidden_size,     config_.image_tokens(),   0};
 }
 
 void Mllm::set_clip(std::shared_ptr<Clip> clip,
@@ -210,7 +170,7 @@ std::string Mllm::tower_hash() {
 }
 
 std::vector<Site*> Mllm::sites(std::string_view pattern) {
-  const auto wanted = name_filter(pattern);
+  const auto wanted = name_filter(pattern, kNames);
   std::vector<Site*> out;
   each_site([&](Site& site) {
     if (wanted(site.name())) out.push_back(&site);
@@ -222,11 +182,11 @@ std::vector<Site*> Mllm::sites(std::string_view pattern) {
 }
 
 Parameters Mllm::parameters(std::string_view pattern) {
-  const auto wanted = name_filter(pattern);
+  const auto wanted = name_filter(pattern, kNames);
   Parameters out;
   for (const auto& [name, tensor] : tensors())
     if (wanted(name) && !unused_.contains(name))
-      out.push_back({name, tensor, starts_with(name, kConnector) ? "connector" : "base"});
+      out.push_back({name, tensor, in_connector(name, kNames) ? "connector" : "base"});
   if (out.empty())
     throw ConfigError(std::string(pattern), "matches no tensor of the model",
                       "try \"connector\", \"decoder\", \"vision\", \"all\" or \"/regex/\"");
@@ -240,10 +200,11 @@ Mllm::Rows Mllm::whole(const Batch& batch) {
 }
 
 Mllm::Packed Mllm::collate(const Rows& sequences, std::int64_t position, const Batch* prompts, bool insert) {
+  if (insert) {
+    check_prompts(route_.text, sequences.size(), info_.hidden, info_.layers, "text");
+    route_.text = route_.text.each();
+  }
   const std::int64_t added = insert ? route_.text.length() : 0;
-  if (added > 0)
-    check_prompts(route_.text, sequences.size(), info_.hidden, static_cast<std::size_t>(info_.layers),
-                  "text");
   const std::int64_t before = route_.text.place == Prompts::Place::before_text ? 0 : 1;  // tokens in front
   std::vector<std::int64_t> ids, sequence, positions, first, last, last_prompt, prompt_rows;
   Packed packed;
@@ -279,28 +240,6 @@ Mllm::Packed Mllm::collate(const Rows& sequences, std::int64_t position, const B
   return packed;
 }
 
-void Mllm::check_prompts(const Prompts& prompts, std::size_t sequences, std::int64_t width,
-                         std::size_t blocks, const char* where) const {
-  const std::string name = std::string("route.") + where;
-  const auto count = static_cast<std::int64_t>(sequences);
-  if (prompts.layers.size() > blocks)
-    throw Error(name, "has prompts for " + std::to_string(prompts.layers.size()) + " blocks",
-                "there are " + std::to_string(blocks));
-  for (const Tensor& layer : prompts.layers)
-    if (layer.defined() && layer.sizes() != at::IntArrayRef({count, prompts.length(), width}))
-      throw Error(name, "holds prompts of another shape than [" + std::to_string(count) + ", " +
-                            std::to_string(prompts.length()) + ", " + std::to_string(width) + "]");
-}
-
-bool Mllm::tower_changed() const {
-  if (route_.vision.length() > 0) return true;
-  for (std::size_t i = 0; i < tower_.size(); ++i)
-    if (tower_[i].requires_grad() || version_of(tower_[i]) != tower_versions_[i]) return true;
-  bool adapted = false;
-  vision_.each_site([&](Site& site) { adapted = adapted || !site.active().empty(); });
-  return adapted;
-}
-
 Tensor Mllm::gather_features(const Batch& batch) const {
   if (tower_changed()) {
     std::vector<Tensor> pixels;
@@ -317,15 +256,15 @@ Tensor Mllm::gather_features(const Batch& batch) const {
 
 Prompts Mllm::vision_prompts(const Batch& batch) const {
   if (route_.vision.length() == 0) return {};
-  check_prompts(route_.vision, batch.size(), info_.vision_hidden,
-                static_cast<std::size_t>(std::max<std::int64_t>(feature_layer_, 1)), "vision");
+  check_prompts(route_.vision, batch.size(), info_.vision_hidden, std::max<std::int64_t>(feature_layer_, 1),
+                "vision");
   std::vector<std::int64_t> pictured;
   for (std::size_t b = 0; b < batch.size(); ++b)
     if (!batch.examples[b]->image.empty()) pictured.push_back(static_cast<std::int64_t>(b));
   const Tensor index = at::tensor(pictured, at::kLong).to(device_);
   Prompts out;
-  for (const Tensor& layer : route_.vision.layers)
-    out.layers.push_back(layer.defined() ? layer.index_select(0, index).to(dtype_) : Tensor());
+  for (const Tensor& layer : route_.vision.each().layers)
+    out.layers.push_back(layer.defined() ? layer.index_select(0, index) : Tensor());
   return out;
 }
 

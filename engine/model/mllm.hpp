@@ -13,16 +13,10 @@
 #include "mcit/backbone.hpp"
 #include "model/decoder.hpp"
 #include "model/hf_config.hpp"
+#include "model/model.hpp"
 #include "model/vision.hpp"
 
 namespace mcit {
-
-/// Where the model gets what belongs to a picture. Features are the tower's output before the connector.
-struct ImageSource {
-  std::function<Tensor(const std::string& path)>
-      features;  ///< [image_tokens, vision_hidden] float32 on the CPU
-  std::function<Tensor(const std::string& path)> pixels;  ///< [3, S, S] float32
-};
 
 /// Answers that a restricted decoding may give, as token paths. An empty trie restricts nothing.
 class AnswerTrie {
@@ -52,7 +46,7 @@ struct Prefill {
   std::map<std::string, Tensor> memo;
 };
 
-class Mllm final : public Backbone {
+class Mllm final : public Model {
  public:
   /// @throws CheckpointError naming file and tensor. dtype: float32 unless given.
   static std::unique_ptr<Mllm> load(const std::filesystem::path& folder, at::Device device = at::kCPU,
@@ -100,19 +94,16 @@ class Mllm final : public Backbone {
   /// Logits at every row, for comparison with other implementations. [N, V]
   Tensor all_logits(const Batch& batch, const Tensor& features);
 
-  void set_images(ImageSource source) { images_ = std::move(source); }
   void set_clip(std::shared_ptr<Clip> clip,
                 std::function<std::vector<std::int64_t>(const std::string&)> encode_text);
-  void set_training(bool training) { training_ = training; }  ///< dropout on or off
+  void set_training(bool training) override { training_ = training; }
   const LlavaConfig& config() const { return config_; }
   const std::shared_ptr<Clip>& clip() const { return clip_; }
   /// Every tensor by its published name.
   StateDict tensors();
   /// Changes when any weight of the tower changes: part of the feature cache's key.
   std::string tower_hash();
-  /// Whether an adapter, a gradient or an update reached the tower: pictures then go through it in every
-  /// pass, on the graph, and no stored feature is used.
-  bool tower_changed() const;
+  bool tower_changed() const override { return route_.vision.length() > 0 || tower_.changed(); }
 
  private:
   /// Tokens of each sequence that go through the decoder in one pass, and the position of the first.
@@ -137,8 +128,6 @@ class Mllm final : public Backbone {
   Tensor remembered(Embeddings& known, const std::vector<std::string>& keys,
                     const std::function<Tensor(const std::string&)>& embed);
   Tensor embed_rows(const Packed& packed, const Tensor& features);
-  void check_prompts(const Prompts& prompts, std::size_t sequences, std::int64_t width, std::size_t blocks,
-                     const char* where) const;
   void each_site(const std::function<void(Site&)>& visit) const;
   void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
 
@@ -147,14 +136,12 @@ class Mllm final : public Backbone {
   VisionTower vision_;
   Connector connector_;
   Decoder decoder_;
-  std::vector<Tensor> tower_;                  ///< weights of the tower
-  std::vector<std::uint32_t> tower_versions_;  ///< of them, as they were loaded
+  Watch tower_;
   StateDict unused_;  ///< tensors of the folder that this model never reads (the tower's last layer)
   BackboneInfo info_;
   at::Device device_;
   at::ScalarType dtype_;
   RouteContext route_;
-  ImageSource images_;
   std::shared_ptr<Clip> clip_;
   std::function<std::vector<std::int64_t>(const std::string&)> encode_text_;
   Embeddings image_embeddings_, text_embeddings_;  ///< CLIP's, by path and by question

@@ -52,7 +52,8 @@ Tensor ClipEncoder::forward(Tensor x, std::int64_t first, std::int64_t count, bo
     const Layer& layer = layers_[static_cast<std::size_t>(i)];
     if (const auto at = static_cast<std::size_t>(i);
         i > 0 && at < prompts.layers.size() && prompts.layers[at].defined())
-      x = with_prompts(x.view({batch, length, width}), prompts.layers[at], prompts.length())
+      x = with_prompts(x.view({batch, length, width}), prompts.layers[at].to(x.scalar_type()),
+                       prompts.length())
               .reshape({batch * length, width});
     const Tensor h = layer_norm(x, layer.norm1_weight, layer.norm1_bias, eps_);
     const Tensor qkv =
@@ -119,11 +120,12 @@ Tensor VisionTower::hidden(const Tensor& pixels, std::int64_t layers, bool train
       at::matmul(patches.to(patch_embedding_.scalar_type()), patch_embedding_.view({d, -1}).t());
   const Tensor x =
       at::cat({class_embedding_.view({1, 1, d}).expand({batch, 1, d}), embedded}, 1) + position_embedding_;
-  const Tensor start = layer_norm(x, pre_weight_, pre_bias_, config_.layer_norm_eps);
+  const Tensor start =
+      layer_norm(prompts.length() == 0 ? x : with_prompts(x, prompts.layers[0].to(x.scalar_type()), 0),
+                 pre_weight_, pre_bias_, config_.layer_norm_eps);
   if (prompts.length() == 0) return continue_from(start, 0, layers, training);
   RouteContext route;
-  const Tensor out =
-      encoder_.forward(with_prompts(start, prompts.layers[0], 0), 0, layers, false, route, training, prompts);
+  const Tensor out = encoder_.forward(start, 0, layers, false, route, training, prompts);
   const std::int64_t behind = 1 + prompts.length();
   return at::cat({out.narrow(1, 0, 1), out.narrow(1, behind, out.size(1) - behind)}, 1);
 }
@@ -166,24 +168,28 @@ Clip::Clip(ClipConfig config, StateDict& tensors)
           take_tensor(tensors, "text_projection.weight", {config_.projection_dim, config_.text.hidden_size})),
       logit_scale_(take_tensor(tensors, "logit_scale", {})) {}
 
-Tensor Clip::embed_images(const Tensor& pixels, bool training) const {
-  return embed_pooled_vision(vision_.hidden(pixels, config_.vision.num_hidden_layers, training));
+Tensor Clip::embed_images(const Tensor& pixels, bool training, const Prompts& prompts) const {
+  return embed_pooled_vision(vision_.hidden(pixels, config_.vision.num_hidden_layers, training, prompts));
 }
 
 Tensor Clip::embed_pooled_vision(const Tensor& last_hidden) const {
   return unit(at::linear(vision_.pooled(last_hidden), visual_projection_));
 }
 
-Tensor Clip::embed_texts(const std::vector<std::vector<std::int64_t>>& tokens, bool training) const {
+Tensor Clip::embed_texts(const std::vector<std::vector<std::int64_t>>& tokens, bool training,
+                         const Prompts& prompts, const std::vector<std::int64_t>& task) const {
   const auto count = static_cast<std::int64_t>(tokens.size());
-  std::size_t longest = 1;
-  for (const auto& ids : tokens) longest = std::max(longest, ids.size());
-  if (static_cast<std::int64_t>(longest) > config_.text.max_position_embeddings)
-    throw DataError("text tower", "a text has " + std::to_string(longest) + " tokens",
+  std::size_t most = 1;
+  for (const auto& ids : tokens) most = std::max(most, ids.size());
+  const auto longest = static_cast<std::int64_t>(most);
+  const std::int64_t length = longest + prompts.length();
+  if (length > config_.text.max_position_embeddings)
+    throw DataError("text tower",
+                    "a text has " + std::to_string(longest) + " tokens" +
+                        (prompts.length() > 0 ? " and " + std::to_string(prompts.length()) + " prompts" : ""),
                     "the tower reads " + std::to_string(config_.text.max_position_embeddings));
   // Padding lies behind every real token, where a causal tower never looks.
-  Tensor ids = at::zeros({count, static_cast<std::int64_t>(longest)}, at::kLong),
-         end = at::zeros({count}, at::kLong);
+  Tensor ids = at::zeros({count, longest}, at::kLong), end = at::zeros({count}, at::kLong);
   for (std::int64_t b = 0; b < count; ++b) {
     const auto& row = tokens[static_cast<std::size_t>(b)];
     std::copy(row.begin(), row.end(), ids[b].data_ptr<std::int64_t>());
@@ -192,16 +198,25 @@ Tensor Clip::embed_texts(const std::vector<std::vector<std::int64_t>>& tokens, b
     const auto at = config_.text.eos_token_id == 2
                         ? std::max_element(row.begin(), row.end())
                         : std::find(row.begin(), row.end(), config_.text.eos_token_id);
-    end[b] = at == row.end() ? static_cast<std::int64_t>(row.size()) - 1
-                             : static_cast<std::int64_t>(at - row.begin());
+    end[b] = prompts.length() + (at == row.end() ? static_cast<std::int64_t>(row.size()) - 1
+                                                 : static_cast<std::int64_t>(at - row.begin()));
   }
   const at::Device device = token_embedding_.device();
-  Tensor x = at::embedding(token_embedding_, ids.to(device)) +
-             position_embedding_.narrow(0, 0, static_cast<std::int64_t>(longest));
+  const Tensor every = at::arange(count, at::TensorOptions(at::kLong).device(device));
+  end = end.to(device);
+  Tensor x = at::embedding(token_embedding_, ids.to(device));
+  if (prompts.length() > 0) x = with_prompts(x, prompts.layers[0].to(x.scalar_type()), 0);
+  x = x + position_embedding_.narrow(0, 0, length);
   RouteContext route;
-  x = text_.forward(x, 0, config_.text.num_hidden_layers, true, route, training);
-  const Tensor pooled =
-      x.index({at::arange(count, at::TensorOptions(at::kLong).device(device)), end.to(device)});
+  route.task = task.empty() ? std::vector<std::int64_t>(tokens.size(), -1) : task;
+  route.rows = {every.repeat_interleave(length),
+                at::arange(length, every.options()).repeat(count),
+                every * length,
+                every * length + end,
+                every * length + end,
+                std::vector<std::int64_t>(tokens.size(), length)};
+  x = text_.forward(x, 0, config_.text.num_hidden_layers, true, route, training, prompts);
+  const Tensor pooled = x.index({every, end});
   return unit(at::linear(layer_norm(pooled, final_weight_, final_bias_, config_.text.layer_norm_eps),
                          text_projection_));
 }

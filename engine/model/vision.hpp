@@ -44,7 +44,8 @@ class VisionTower {
 
   /// hidden_states[layers]: 0 is the embeddings after pre_layrnorm. @param pixels [B, 3, S, S] -> [B, 1 +
   /// patches, D]
-  /// @param prompts [B, L, D] a layer, read behind the class token; the result has no rows of theirs
+  /// @param prompts [B, L, D] a layer, read behind the class token, the first before pre_layrnorm; the result
+  /// has no rows of theirs
   Tensor hidden(const Tensor& pixels, std::int64_t layers, bool training, const Prompts& prompts = {}) const;
   /// From hidden_states[first] on.
   Tensor continue_from(Tensor hidden, std::int64_t first, std::int64_t layers, bool training) const;
@@ -68,12 +69,16 @@ class Clip {
  public:
   Clip(ClipConfig config, StateDict& tensors);
 
-  Tensor embed_images(const Tensor& pixels,
-                      bool training = false) const;             ///< [B, 3, S, S] -> [B, P], unit length
+  /// [B, 3, S, S] -> [B, P], unit length. @param prompts as VisionTower::hidden() reads them
+  Tensor embed_images(const Tensor& pixels, bool training = false, const Prompts& prompts = {}) const;
   Tensor embed_pooled_vision(const Tensor& last_hidden) const;  ///< from the tower's last hidden state
   /// @param tokens one id list per text, with begin and end tokens -> [B, P], unit length
-  Tensor embed_texts(const std::vector<std::vector<std::int64_t>>& tokens, bool training = false) const;
+  /// @param prompts [B, L, D] a layer, read behind each begin token
+  /// @param task    routing of the texts, for adapters in the text tower: one entry a text, or none
+  Tensor embed_texts(const std::vector<std::vector<std::int64_t>>& tokens, bool training = false,
+                     const Prompts& prompts = {}, const std::vector<std::int64_t>& task = {}) const;
   Tensor scale() const { return logit_scale_.exp(); }
+  const Tensor& token_embedding() const { return token_embedding_; }  ///< [V, D]
 
   const ClipConfig& config() const { return config_; }
   const VisionTower& vision() const { return vision_; }

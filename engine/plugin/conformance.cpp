@@ -36,6 +36,9 @@ class Checklist {
       result = {strategy_, name, Outcome::warning, e.what()};
     } catch (const NotApplicable& e) {
       result = {strategy_, name, Outcome::skipped, e.what()};
+    } catch (const UnsupportedBackbone& e) {
+      result = {strategy_, name, Outcome::skipped, e.what()};
+      broken_ = "not looked at: the strategy does not work on this kind of backbone";
     } catch (const std::exception& e) {
       result = {strategy_, name, Outcome::failed, cause_of(e)};
     }

@@ -59,7 +59,7 @@ Tensor longs(const std::vector<std::int64_t>& values) {
 }  // namespace
 
 ProbeBackbone::ProbeBackbone()
-    : info_{"llava", kLayers, kHidden, kVocabulary, kVisionHidden, kImageTokens, kFeatures} {
+    : info_{"llava", kLayers, kHidden, kVocabulary, 1, kVisionHidden, kImageTokens, kFeatures} {
   const auto block = [&](const std::string& name, std::int64_t width, std::int64_t inner, bool vision) {
     const std::string attention = name + "self_attn.", mlp = name + "mlp.";
     Block b;
@@ -144,6 +144,7 @@ Tensor ProbeBackbone::apply(const Tensor& x, Site& site, RouteContext& route) co
 }
 
 Tensor ProbeBackbone::collate(const Batch& batch, bool prompts_only, bool insert) {
+  if (insert) route_.text = route_.text.each();
   const std::int64_t added = insert ? route_.text.length() : 0,
                      before = route_.text.place == Prompts::Place::before_text ? 0 : 1;
   std::vector<std::int64_t> prompt_rows;
@@ -177,13 +178,13 @@ Tensor ProbeBackbone::collate(const Batch& batch, bool prompts_only, bool insert
 /// [pictures · kImageTokens, kHidden] through tower and connector; undefined without a picture.
 Tensor ProbeBackbone::pictures(const Batch& batch) const {
   std::vector<Tensor> features;
+  const Prompts prompts = route_.vision.each();
   for (std::size_t b = 0; b < batch.size(); ++b) {
     const std::string& image = batch.examples[b]->image;
     if (image.empty()) continue;
     const Tensor own = drawn("picture " + image, {kImageTokens, kVisionHidden}, 1.0);
-    features.push_back(route_.vision.length() == 0
-                           ? own
-                           : own + route_.vision.layers[0][static_cast<std::int64_t>(b)].mean(0));
+    features.push_back(prompts.length() == 0 ? own
+                                             : own + prompts.layers[0][static_cast<std::int64_t>(b)].mean(0));
   }
   if (features.empty()) return {};
   RouteContext unrouted;  // adapters in the tower are not routed by sequence

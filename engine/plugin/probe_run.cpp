@@ -97,6 +97,8 @@ void ProbeRun::guard(const char* hook, bool grad, const std::function<void()>& b
   std::string cause = "threw something that is no std::exception";
   try {
     return body();
+  } catch (const UnsupportedBackbone&) {
+    throw;
   } catch (const std::exception& e) {
     cause = cause_of(e);
   } catch (...) {  // `cause` says it
@@ -108,7 +110,7 @@ void ProbeRun::guard(const char* hook, bool grad, const std::function<void()>& b
 }
 
 void ProbeRun::begin() {
-  StreamInfo stream{{}, seed_};
+  StreamInfo stream{{}, seed_, backbone_.info()};
   for (const ProbeTask& task : probe_stream()) stream.tasks.push_back(task.info);
   guard("on_stream_begin", false, [&] { strategy_->on_stream_begin(stream); });
   std::vector<Stage> stages;
@@ -216,13 +218,13 @@ void ProbeRun::train_step() {
     step.batch = batch_of(index);
     backbone_.route().task = tasks_of(step.batch);
     backbone_.route().memo.clear();
-    backbone_.route().text = backbone_.route().vision = {};
+    backbone_.route().clear();
     seed_default_generator(derive(seed_, {"dropout", task_.index, index}));
     guard("before_forward", false, [&] { strategy_->before_forward(step); });
     guard("the forward pass", true, [&] { step.out = backbone_.forward(step.batch); });
     const Tensor loss = checked_loss(step);
     guard("the backward pass", true, [&] { (loss / static_cast<double>(kMicroSteps)).backward(); });
-    backbone_.route().text = backbone_.route().vision = {};
+    backbone_.route().clear();
   }
   guard("on_gradients", false, [&] { strategy_->on_gradients(step); });
   update();
@@ -282,7 +284,7 @@ Tensor ProbeRun::predict(const Batch& batch) {
   const at::NoGradGuard no_grad;
   backbone_.route().task.assign(batch.size(), -1);
   backbone_.route().memo.clear();
-  backbone_.route().text = backbone_.route().vision = {};
+  backbone_.route().clear();
   guard("select", false, [&] {
     const Selection selection = strategy_->select(batch, backbone_);
     if (!selection.task.empty() && selection.task.size() != batch.size())
@@ -301,7 +303,7 @@ Tensor ProbeRun::decode(const Batch& batch) {
   Tensor logits;
   backbone_.route().task.assign(batch.size(), -1);
   backbone_.route().memo.clear();
-  backbone_.route().text = backbone_.route().vision = {};
+  backbone_.route().clear();
   guard("select", false, [&] { strategy_->select(batch, backbone_); });
   guard("decoding", false, [&] { logits = backbone_.decode_answers(batch); });
   return logits;

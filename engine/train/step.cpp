@@ -34,7 +34,7 @@ StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone,
     step.batch = batches(number * options.accumulation + step.micro_step);
     std::vector<std::int64_t>& route = backbone.route().task;
     route.clear();
-    backbone.route().text = backbone.route().vision = {};
+    backbone.route().clear();
     for (const ExamplePtr& example : step.batch.examples) route.push_back(example->task);
     const std::vector<std::int64_t> own = route;
     hooks.before_forward(step);
@@ -50,7 +50,7 @@ StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone,
     const double value = loss.item<double>();
     require_finite(value, "loss", step, on_nonfinite);
     (options.accumulation == 1 ? loss : loss / static_cast<double>(options.accumulation)).backward();
-    backbone.route().text = backbone.route().vision = {};  // they hold the graph of this micro-step
+    backbone.route().clear();  // prompts hold the graph of this micro-step
 
     result.loss += value / static_cast<double>(options.accumulation);
     result.examples += static_cast<std::int64_t>(step.batch.size());

@@ -321,8 +321,8 @@ Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& st
   }
   const SelectHook select =
       base ? SelectHook{} : [&](const Batch& batch) { return hooks->select(batch, parts.model); };
-  Cell fresh = evaluate(parts.model, t.eval, options.eval_batch, parts.decode, select,
-                        host.met.contains(t.eval.index), [&](std::int64_t n) { progress.advance(n); });
+  Cell fresh = evaluate(parts.model, t.eval, options.eval_batch, select, host.met.contains(t.eval.index),
+                        [&](std::int64_t n) { progress.advance(n); });
   if (!file.empty()) write_atomic(file, to_jsonl(fresh));
   return fresh;
 }
@@ -383,7 +383,7 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunRe
   State& s = *state_;
   s.hooks = std::make_unique<HookRunner>(strategy, name);
   s.hooks->set_listener([&](const char* hook) { s.host.enter(hook); });
-  StreamInfo stream{.tasks = {}, .seed = s.options.seed};
+  StreamInfo stream{.tasks = {}, .seed = s.options.seed, .backbone = s.parts.model.info()};
   for (const StreamTask& t : s.parts.tasks) stream.tasks.push_back(t.info);
   s.hooks->on_stream_begin(stream);
   s.stages = s.hooks->plan(stream);

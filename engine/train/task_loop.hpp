@@ -13,7 +13,7 @@
 #include "data/features.hpp"
 #include "eval/evaluate.hpp"
 #include "metrics/result.hpp"
-#include "model/mllm.hpp"
+#include "model/model.hpp"
 #include "train/hooks.hpp"
 #include "train/step.hpp"
 
@@ -43,12 +43,11 @@ struct LoopOptions {
 
 /// What the loop works on. All references outlive it.
 struct LoopParts {
-  Mllm& model;
+  Model& model;
   std::string model_hash;
   std::vector<StreamTask>& tasks;
   const std::vector<ExamplePtr>& probe;  ///< data like that of the model's pre-training; may be empty
   FeatureStore* features = nullptr;      ///< what the frozen tower says about each picture
-  DecodeText decode;
   RunDir& run;
 };
 

@@ -36,11 +36,7 @@ class Joint final : public parts::LearnerStrategy {
  public:
   Joint(const Params& params, Host& host) : LearnerStrategy(host, parts::Learner::lora(params)) {}
 
-  std::vector<Stage> plan(const StreamInfo& stream) const override {
-    Stage all{"joint", {}};
-    for (std::size_t i = 0; i < stream.tasks.size(); ++i) all.tasks.push_back(static_cast<std::int64_t>(i));
-    return {all};
-  }
+  std::vector<Stage> plan(const StreamInfo& stream) const override { return joint_plan(stream); }
 };
 
 }  // namespace

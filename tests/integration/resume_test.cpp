@@ -97,7 +97,7 @@ class SmallDisk : public TemporaryFolder {
 
 TEST_CASE("Killed again and again, a run still gives the bytes of one that was not") {
   std::mt19937 random(20);
-  for (const std::string strategy : {"sequential", "replay", "ewc", "branch_lora", "fwd_prompt"}) {
+  for (const std::string strategy : {"sequential", "replay", "ewc", "branch_lora", "fwd_prompt", "mmap"}) {
     const auto& expected = reference().numbers(strategy);
     Workplace work;
     const fs::path run = work / "run";

@@ -21,6 +21,12 @@ std::vector<Stage> Strategy::plan(const StreamInfo& stream) const {
   return stages;
 }
 
+std::vector<Stage> joint_plan(const StreamInfo& stream) {
+  Stage all{"joint", {}};
+  for (std::size_t i = 0; i < stream.tasks.size(); ++i) all.tasks.push_back(static_cast<std::int64_t>(i));
+  return {all};
+}
+
 void check_plan(const std::vector<Stage>& stages, const StreamInfo& stream) {
   const auto count = static_cast<std::int64_t>(stream.tasks.size());
   for (const Stage& stage : stages)
@@ -52,6 +58,20 @@ void check_table(const std::string& name, const StageTable& table) {
     for (const double value : row)
       if (!std::isfinite(value)) throw Error(where, "holds a value that is not finite");
   }
+}
+
+Prompts Prompts::each() const {
+  if (entry.empty()) return *this;
+  Prompts out = *this;
+  out.entry.clear();
+  for (Tensor& layer : out.layers)
+    if (layer.defined()) layer = layer.index_select(0, at::tensor(entry, at::kLong).to(layer.device()));
+  return out;
+}
+
+void RouteContext::clear() {
+  text = vision = {};
+  heads.clear();
 }
 
 Tensor router_input(const Tensor& x, Reads reads, const RowLayout& rows) {

@@ -43,6 +43,7 @@ DataError::~DataError() = default;
 CheckpointError::~CheckpointError() = default;
 PluginError::~PluginError() = default;
 StrategyError::~StrategyError() = default;
+UnsupportedBackbone::~UnsupportedBackbone() = default;
 
 std::string cause_of(const std::exception& thrown) {
   const std::string_view text = thrown.what();

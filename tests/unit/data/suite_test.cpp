@@ -172,6 +172,127 @@ TEST_CASE("values out of range and missing keys are refused with their line") {
   CHECK(refusal("tasks = 3\n").find("suite.toml:1: tasks: expected an array of tables") == 0);
 }
 
+constexpr const char* kClassify = R"(kind = "classify"
+class_template = "a drawing of a {}"
+image_root = "pictures"
+classes = 40
+train_share = 0.25
+split_seed = 7
+[[tasks]]
+name = "art"
+folder = "Art"
+chance = 2
+steps = 60
+expected_train = 3
+expected_test = 2
+[[tasks]]
+name = "real"
+train = "real_train.txt"
+test = "real_test.txt"
+)";
+
+TEST_CASE("a classify suite has classes instead of questions") {
+  const TemporaryFolder folder;
+  const Suite suite = suite_of(folder, kClassify);
+  CHECK(suite.kind == "classify");
+  CHECK(suite.class_template == "a drawing of a {}");
+  CHECK(suite.image_root == "pictures");
+  CHECK(suite.most_classes == 40);
+  CHECK(suite.train_share == 0.25);
+  CHECK(suite.split_seed == 7);
+  REQUIRE(names(suite) == Texts{"art", "real"});
+  CHECK(suite.tasks[0].folder == "Art");
+  CHECK(suite.tasks[0].train.empty());
+  CHECK(suite.tasks[0].chance == 2.0);
+  CHECK(suite.tasks[0].steps == 60);
+  CHECK(suite.tasks[0].expected_train == 3);
+  CHECK(suite.tasks[0].expected_test == 2);
+  CHECK(suite.tasks[1].folder.empty());
+  CHECK(suite.tasks[1].train == "real_train.txt");
+  CHECK(suite.tasks[1].test == "real_test.txt");
+  const Suite plain = suite_of(folder, "kind = \"classify\"\n[[tasks]]\nname = \"art\"\nfolder = \"Art\"\n");
+  CHECK(plain.class_template == "a photo of a {}.");
+  CHECK(plain.most_classes == 0);
+  CHECK(plain.train_share == 0.1);
+  CHECK(plain.split_seed == 1);
+  CHECK(suite_of(folder, kSuite).kind == "instruct");
+  CHECK(suite_of(folder, "kind = \"instruct\"\n" + std::string(kSuite)).kind == "instruct");
+}
+
+TEST_CASE("a kind's keys are no keys of the other kind") {
+  for (const std::string key : {"template = \"plain\"", "probe = \"p.json\""})
+    CHECK(refusal(key + "\n" + kClassify).find("suite.toml:1: " + key.substr(0, 5)) == 0);
+  for (const std::string key :
+       {"scorer = \"exact\"", "answers = [\"a\"]", "closed = true", "max_new_tokens = 4", "suffix = \"s\""}) {
+    INFO(key);
+    const std::string name = key.substr(0, key.find(' '));
+    CHECK(refusal(kClassify + key + "\n").find("suite.toml:18: tasks.1." + name + ": unknown key") == 0);
+  }
+  for (const std::string key :
+       {"class_template = \"a {}\"", "classes = 3", "train_share = 0.5", "split_seed = 2"}) {
+    INFO(key);
+    const std::string name = key.substr(0, key.find(' '));
+    CHECK(refusal(key + "\n" + kSuite).find("suite.toml:1: " + name + ": unknown key") == 0);
+  }
+  CHECK(refusal(std::string(kSuite) + "folder = \"Art\"\n")
+            .find("suite.toml:29: tasks.2.folder: unknown key") == 0);
+  CHECK(refusal(replaced(kClassify, "\"classify\"", "\"clasify\"")) ==
+        "suite.toml:1: kind: unknown value 'clasify'; did you mean 'classify'?");
+}
+
+TEST_CASE("values that no classify suite can have are refused with their line") {
+  for (const std::string text : {"a picture", "{} or {}", ""})
+    CHECK(refusal(replaced(kClassify, "a drawing of a {}", text)) ==
+          "suite.toml:2: class_template: must hold {} once, where the class name stands; for example \"a "
+          "photo of "
+          "a {}.\"");
+  for (const std::string share : {"0.0", "1.0", "-0.5"})
+    CHECK(refusal(replaced(kClassify, "0.25", share)) ==
+          "suite.toml:5: train_share: must be between 0 and 1, both excluded, found " +
+              share.substr(0, share.ends_with(".0") ? share.size() - 2 : share.size()));
+  CHECK(refusal(replaced(kClassify, "classes = 40", "classes = -1")) ==
+        "suite.toml:4: classes: must be at least 0, found -1");
+  CHECK(refusal(replaced(kClassify, "split_seed = 7", "split_seed = -1")) ==
+        "suite.toml:6: split_seed: must be at least 0, found -1");
+}
+
+TEST_CASE("a classify task has a folder or two lists") {
+  CHECK(refusal(replaced(kClassify, "folder = \"Art\"", "")) ==
+        "suite.toml:7: tasks.0: does not say where its pictures are; give 'folder' (a folder for each "
+        "class), or the "
+        "lists 'train' and 'test'");
+  CHECK(refusal(replaced(kClassify, "folder = \"Art\"", "folder = \"Art\"\ntest = \"art.txt\"")) ==
+        "suite.toml:9: tasks.0.folder: is split by train_share, and 'train' and 'test' list a split; keep "
+        "one of the "
+        "two");
+  CHECK(refusal(replaced(kClassify, "train = \"real_train.txt\"\n", "")).find("tasks.1.train: is missing") !=
+        std::string::npos);
+  CHECK(refusal(replaced(kClassify, "test = \"real_test.txt\"\n", "")).find("tasks.1.test: is missing") !=
+        std::string::npos);
+  const std::string lists = replaced(kClassify, "folder = \"Art\"", "train = \"a.txt\"\ntest = \"b.txt\"");
+  CHECK(refusal(lists) ==
+        "suite.toml:5: train_share: splits the pictures of a 'folder', and no task has one; "
+        "remove the key");
+  CHECK(refusal(replaced(lists, "train_share = 0.25\n", "")) ==
+        "suite.toml:5: split_seed: splits the pictures of a 'folder', and no task has one; remove the key");
+}
+
+TEST_CASE("the classify suites of the tree are found and read") {
+  const auto folder = std::filesystem::path(MCIT_SOURCE_DIR) / "benchmarks/mcit";
+  const Suite office = read_suite(find_suite("office_home", {folder}));
+  CHECK(office.kind == "classify");
+  Texts folders;
+  for (const SuiteTask& task : office.tasks) folders.push_back(task.folder.string());
+  CHECK(folders == Texts{"Art", "Clipart", "Product", "Real World"});
+  const Suite domainnet = read_suite(find_suite("mini_domainnet", {folder}));
+  CHECK(domainnet.kind == "classify");
+  CHECK(names(domainnet) == Texts{"clipart", "painting", "real", "sketch"});
+  for (const SuiteTask& task : domainnet.tasks) {
+    CHECK(task.train == "splits_mini/" + task.name + "_train.txt");
+    CHECK(task.test == "splits_mini/" + task.name + "_test.txt");
+  }
+}
+
 TEST_CASE("the [mini] table is handed on, and whoever reads it finishes the suite") {
   const TemporaryFolder folder;
   const std::string text = replaced(kSuite, "[[tasks]]", "[mini]\nseed = 4\n\n[[tasks]]");

@@ -18,7 +18,7 @@
 
 namespace mcit::fake {
 
-constexpr std::int64_t kHidden = 8, kInner = 12, kVocabulary = 11, kVision = 5, kLayers = 2, kImageToken = 1,
+constexpr std::int64_t kHidden = 8, kInner = 12, kVocabulary = 11, kVision = 4, kLayers = 2, kImageToken = 1,
                        kFeatures = 6;
 
 inline at::Generator generator(std::uint64_t seed) { return at::make_generator<at::CPUGeneratorImpl>(seed); }
@@ -57,7 +57,7 @@ class FakeBackbone final : public Backbone {
     }
     sites_.push_back(std::make_unique<Site>("multi_modal_projector.linear_1", weight(kHidden, kVision),
                                             weight(1, kHidden)[0]));
-    info_ = {"fake", kLayers, kHidden, kVocabulary, kVision, 1, kFeatures};
+    info_ = {"fake", kLayers, kHidden, kVocabulary, 1, kVision, 1, kFeatures};
   }
 
   const BackboneInfo& info() const override { return info_; }
@@ -94,9 +94,10 @@ class FakeBackbone final : public Backbone {
   Forward forward(const Batch& batch) override {
     std::vector<Tensor> logits;
     std::vector<std::int64_t> targets, sequence;
+    const Prompts text = route_.text.each();
     for (std::size_t b = 0; b < batch.size(); ++b) {
       const Example& example = *batch.examples[b];
-      const std::int64_t added = route_.text.length(),
+      const std::int64_t added = text.length(),
                          rows = static_cast<std::int64_t>(example.tokens.size()) + added;
       RouteContext route;
       route.task = {b < route_.task.size() ? route_.task[b] : -1};
@@ -106,8 +107,11 @@ class FakeBackbone final : public Backbone {
                     at::full({1}, rows - 1, at::kLong),
                     at::full({1}, added + example.prompt_length - 1, at::kLong),
                     {rows}};
-      Tensor x = embedded(example);
-      if (added > 0) x = at::cat({route_.text.layers[0][static_cast<std::int64_t>(b)], x});  // in front
+      const Prompts vision = route_.vision.each();
+      Tensor x = embedded(example, vision.length() == 0
+                                       ? Tensor()
+                                       : vision.layers[0][static_cast<std::int64_t>(b)].mean(0, true));
+      if (added > 0) x = at::cat({text.layers[0][static_cast<std::int64_t>(b)], x});  // in front
       x = x + x.cumsum(0) / at::arange(1, rows + 1, x.options().requires_grad(false)).unsqueeze(1);
       for (std::size_t i = 0; i < kLayers; ++i)
         x = x + site_output(*sites_[2 * i + 1], at::tanh(site_output(*sites_[2 * i], x, route, training_)),
@@ -153,10 +157,12 @@ class FakeBackbone final : public Backbone {
     return name.starts_with("language_model.") && name.ends_with("." + std::string(pattern));
   }
 
-  Tensor embedded(const Example& example) {
+  /// @param seen what prompts of the tower add to a picture, or undefined
+  Tensor embedded(const Example& example, const Tensor& seen = {}) {
     const Tensor ids = at::tensor(example.tokens, at::kLong), x = at::embedding(embedding_, ids);
-    return example.image.empty() ? x
-                                 : at::where((ids == kImageToken).unsqueeze(1), connect(example.image), x);
+    return example.image.empty()
+               ? x
+               : at::where((ids == kImageToken).unsqueeze(1), connect(example.image, seen), x);
   }
 
   static Tensor feature(const std::string& kind, const Example& e) {
@@ -170,10 +176,11 @@ class FakeBackbone final : public Backbone {
   }
 
   /// The tower: a fixed function of the picture's name.
-  Tensor connect(const std::string& image) {
-    const Tensor picture =
+  Tensor connect(const std::string& image, const Tensor& seen) {
+    Tensor picture =
         at::randn({1, kVision}, generator(std::hash<std::string>{}(image)), at::TensorOptions(at::kDouble))
             .to(type_);
+    if (seen.defined()) picture = picture + seen;
     return site_output(*sites_.back(), picture, route_, training_);
   }
 
@@ -243,6 +250,7 @@ class Run {
       stream_.tasks.push_back({"task" + std::to_string(t), 12, 12, {}});
     }
     stream_.seed = 3;
+    stream_.backbone = backbone.info();
     const at::NoGradGuard no_grad;
     strategy.on_stream_begin(stream_);
     stages_ = strategy.plan(stream_);
@@ -284,7 +292,7 @@ class Run {
       for (std::size_t i = 0; i < 3; ++i)
         step.batch.examples.push_back(
             examples[(static_cast<std::size_t>(number * 2 + step.micro_step) * 3 + i) % examples.size()]);
-      backbone_.route().text = backbone_.route().vision = {};
+      backbone_.route().clear();
       backbone_.route().task.clear();
       for (const ExamplePtr& e : step.batch.examples) backbone_.route().task.push_back(e->task);
       {
@@ -324,7 +332,7 @@ class Run {
     for (const auto& [t, examples] : host_.tasks)
       batch.examples.insert(batch.examples.end(), examples.begin(), examples.begin() + 4);
     backbone_.route().task.assign(batch.size(), -1);
-    backbone_.route().text = backbone_.route().vision = {};
+    backbone_.route().clear();
     strategy_.select(batch, backbone_);
     return backbone_.forward(batch).logits;
   }

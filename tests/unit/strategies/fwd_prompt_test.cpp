@@ -55,7 +55,7 @@ class Adam {
     const std::vector<ExamplePtr> data = world_.run->data(stage);
     for (std::size_t i = 0; i < 6; ++i)
       step.batch.examples.push_back(data[(static_cast<std::size_t>(number) * 6 + i) % data.size()]);
-    world_.backbone.route().text = {};
+    world_.backbone.route().clear();
     {
       const at::NoGradGuard no_grad;
       strategy.before_forward(step);

@@ -49,7 +49,10 @@ std::vector<Case> every_strategy() {
              {"grow_branches", true},
              {"keys", std::string("mean")},
              {"pool", std::string("mean_prompt")}})},
-      {"fwd_prompt", "fwd_prompt", {{"pool", std::int64_t{4}}, {"top_k", std::int64_t{2}}}}};
+      {"fwd_prompt", "fwd_prompt", {{"pool", std::int64_t{4}}, {"top_k", std::int64_t{2}}}},
+      {"mmap",
+       "mmap",
+       {{"length", std::int64_t{2}}, {"depth", std::int64_t{1}}, {"probe_examples", std::int64_t{8}}}}};
 }
 
 /// A strategy on its own backbone and host.
@@ -81,7 +84,7 @@ double mean_loss(World& world, std::int64_t task) {
   const at::NoGradGuard no_grad;
   const Batch batch{world.host.tasks.at(task)};
   world.backbone.route().task.assign(batch.size(), task);
-  world.backbone.route().text = {};
+  world.backbone.route().clear();
   world.strategy->select(batch, world.backbone);
   return answer_loss(world.backbone.forward(batch)).item<double>();
 }
@@ -197,14 +200,14 @@ TEST_CASE("zero_shot keeps nothing") {
 }
 
 TEST_CASE("sequential counts what it stores") {
-  // LoRA of rank 4 on the four decoder linears (8 <-> 12): 4 · 4 · (8 + 12); connector 5 -> 8 with bias.
+  // LoRA of rank 4 on the four decoder linears (8 <-> 12): 4 · 4 · (8 + 12); connector 4 -> 8 with bias.
   World lora({"sequential", "sequential", {{"rank", std::int64_t{4}}}});
-  CHECK(lora.strategy->stored_parameters() == 4 * 4 * 20 + 5 * 8 + 8);
+  CHECK(lora.strategy->stored_parameters() == 4 * 4 * 20 + fake::kVision * 8 + 8);
   World bare({"sequential", "sequential", {{"rank", std::int64_t{4}}, {"train_connector", false}}});
   CHECK(bare.strategy->stored_parameters() == 4 * 4 * 20);
   // all base tensors: embedding and head 11 x 8, four linears 8 x 12, the connector
   World full({"sequential", "sequential", {{"full", true}}});
-  CHECK(full.strategy->stored_parameters() == 2 * 11 * 8 + 4 * 8 * 12 + 5 * 8 + 8);
+  CHECK(full.strategy->stored_parameters() == 2 * 11 * 8 + 4 * 8 * 12 + fake::kVision * 8 + 8);
 }
 
 TEST_CASE("single starts every stage from its first bytes, also after a resume") {
@@ -291,7 +294,7 @@ TEST_CASE("moe_lora trains experts and routers of every decoder linear") {
     CHECK_FALSE(same_bytes(tensor, before.at(name)));
   }
   // rank·(in + out) + experts·in at each site, and the connector
-  CHECK(world.strategy->stored_parameters() == 4 * 8 * 20 + 2 * 4 * 8 + 2 * 4 * 12 + 5 * 8 + 8);
+  CHECK(world.strategy->stored_parameters() == 4 * 8 * 20 + 2 * 4 * 8 + 2 * 4 * 12 + fake::kVision * 8 + 8);
   fake::FakeHost host;
   for (const auto& [key, value] :
        Settings{{"experts", std::int64_t{3}}, {"top_k", std::int64_t{5}}, {"balance", -1.0}}) {

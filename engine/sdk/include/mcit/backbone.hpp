@@ -25,29 +25,44 @@ struct RowLayout {
 };
 
 /// Vectors that a tower or decoder reads besides its own rows, the same number for each sequence of a batch.
-struct Prompts {
+struct MCIT_EXPORT Prompts {
   enum class Place {
     before_text,  ///< in front of everything
     after_first   ///< behind the first token, as a rule the one that begins every text
   };
-  /// What block i reads at the added rows, [B, L, width]: layers[0] adds them, deeper entries replace what
-  /// the block before made of them, undefined ones leave it. Empty: no prompts.
+  /// What block i reads at the added rows, [P, L, width]: layers[0] joins the embeddings, deeper entries
+  /// replace what the block before made of them, undefined ones leave it. Empty: no prompts.
   std::vector<Tensor> layers;
-  Place place = Place::after_first;  ///< in the decoder; in the tower prompts stand behind the class token
+  Place place = Place::after_first;   ///< in the decoder; in a CLIP tower prompts stand behind the first row
+  std::vector<std::int64_t> entry{};  ///< [B] which of the P each sequence reads; empty: P is B, each its own
+  bool bare = false;  ///< CLIP's class texts alone: prompts stand in place of the suite's template
 
   std::int64_t length() const { return layers.empty() ? 0 : layers.front().size(1); }
+  /// The same with one entry a sequence, [B, L, width].
+  Prompts each() const;
+};
+
+/// A linear classifier of pictures: scale · image_features weightᵀ + bias, with the scale of CLIP's scores.
+struct ClassHead {
+  Tensor weight;  ///< [classes, feature_dim]
+  Tensor bias;    ///< [classes], or undefined
 };
 
 /// Routing of one batch. It travels with the forward pass, one entry per sequence, so that a batch may mix
-/// tasks. The engine clears prompts before each micro-step and each batch of evaluation.
-struct RouteContext {
+/// tasks.
+struct MCIT_EXPORT RouteContext {
   RowLayout rows;
-  Prompts text;    ///< read by the decoder, width hidden
+  Prompts text;    ///< read by the decoder (CLIP: with each class text of an example), width hidden
   Prompts vision;  ///< read by the vision tower, width vision_hidden; it then runs in every pass
+  /// CLIP: what scores the classes of a suite's task instead of the embeddings of their texts.
+  std::map<std::int64_t, ClassHead> heads;
   std::vector<std::int64_t>
       task;  ///< [B] task used for routing: known in training, selected at inference; -1 unknown
   std::map<std::string, Tensor>
       memo;  ///< per site name: what an adapter decided at prefill and reuses while decoding
+
+  /// Takes prompts and heads away, as the engine does before each micro-step and each batch of evaluation.
+  void clear();
 };
 
 /// Which rows of its sequence decide what an adapter does with a row.
@@ -143,24 +158,13 @@ class MCIT_EXPORT Site {
 
 /// Outputs of a training forward pass: only rows with a label are scored.
 struct Forward {
-  Tensor logits;    ///< [M, V] float32
+  Tensor logits;    ///< [M, V] float32: V tokens, or (CLIP) classes, -inf where a row's task has fewer
   Tensor targets;   ///< [M] int64
   Tensor sequence;  ///< [M] int64: which example of the batch each row belongs to
 };
 
 /// Mean cross-entropy over the M supervised rows.
 MCIT_EXPORT Tensor answer_loss(const Forward& out);
-
-struct BackboneInfo {
-  std::string family;       ///< e.g. "llava"
-  std::int64_t layers = 0;  ///< decoder blocks
-  std::int64_t hidden = 0;  ///< decoder width d
-  std::int64_t vocabulary = 0;
-  std::int64_t vision_hidden = 0;  ///< tower width
-  std::int64_t image_tokens = 0;   ///< visual tokens per picture
-  std::int64_t feature_dim =
-      0;  ///< width of image_features()/text_features(); 0 when the folder has no CLIP towers
-};
 
 class MCIT_EXPORT Backbone {
  public:
@@ -174,12 +178,13 @@ class MCIT_EXPORT Backbone {
   virtual at::ScalarType dtype() const = 0;  ///< of the frozen weights; adapters are kept in float32
 
   /// Linear sites whose name matches: a list of suffixes "q_proj,v_proj" within the decoder, "decoder" for
-  /// all its linears, "connector", or a regular expression between slashes "/…/" over the whole name.
-  /// @throws ConfigError when nothing matches.
+  /// all its linears, "vision", "connector", "all", or a regular expression between slashes "/…/" over the
+  /// whole name. CLIP's decoder is its text tower. @throws ConfigError when nothing matches.
   virtual std::vector<Site*> sites(std::string_view pattern) = 0;
 
-  /// Base tensors by name: "connector", "decoder", "vision", "all", or "/regex/". They are leaves; set
-  /// requires_grad to train one. Group "connector" for the connector, "base" for the rest.
+  /// Base tensors by name: "connector" (CLIP: projections and scale), "decoder", "vision", "all", or
+  /// "/regex/". They are leaves; set requires_grad to train one. Group "connector" for the connector, "base"
+  /// for the rest.
   virtual Parameters parameters(std::string_view pattern) = 0;
 
   /// Logits at supervised rows, on the autograd graph when grad mode is on. Uses route() for adapters.

@@ -52,6 +52,13 @@ class MCIT_EXPORT StrategyError final : public Error {
   ~StrategyError() override;
 };
 
+/// A strategy that cannot work on this kind of backbone.
+class MCIT_EXPORT UnsupportedBackbone final : public Error {
+ public:
+  using Error::Error;
+  ~UnsupportedBackbone() override;
+};
+
 /// What the exception says, without the stack of frames that LibTorch appends to its own.
 MCIT_EXPORT std::string cause_of(const std::exception& thrown);
 

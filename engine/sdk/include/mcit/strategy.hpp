@@ -111,6 +111,9 @@ class MCIT_EXPORT Strategy {
   virtual Federated* federated() noexcept { return nullptr; }
 };
 
+/// The plan of multi-task learning: one stage named "joint" with the data of all tasks.
+MCIT_EXPORT std::vector<Stage> joint_plan(const StreamInfo& stream);
+
 /// What a plan must be: every stage names tasks of the stream. @throws Error naming stage and task
 MCIT_EXPORT void check_plan(const std::vector<Stage>& stages, const StreamInfo& stream);
 

@@ -58,10 +58,23 @@ struct TaskInfo {
   std::vector<std::string> answer_set;  ///< closed answers, or empty for free text
 };
 
-/// What a strategy is told once, before anything else.
+struct BackboneInfo {
+  std::string family;  ///< "llava", or "clip": towers alone, which tell classes of pictures by their texts
+  std::int64_t layers = 0;  ///< decoder blocks (CLIP: of the text tower)
+  std::int64_t hidden = 0;  ///< decoder width d
+  std::int64_t vocabulary = 0;
+  std::int64_t vision_layers = 0;  ///< tower blocks that run
+  std::int64_t vision_hidden = 0;  ///< tower width
+  std::int64_t image_tokens = 0;   ///< visual tokens per picture
+  std::int64_t feature_dim =
+      0;  ///< width of image_features()/text_features(); 0 when the folder has no CLIP towers
+};
+
+/// What a strategy is told once, before anything else: settings that do not fit it are found here.
 struct StreamInfo {
   std::vector<TaskInfo> tasks;  ///< in stream order
   std::uint64_t seed = 0;
+  BackboneInfo backbone{};
 };
 
 /// One training stage of a stream: a single task for a continual learner, all of them for joint training.

@@ -144,7 +144,7 @@ Learner::Learner(const Params& params, std::string adapter_name, Factory factory
 Learner Learner::lora(const Params& params) {
   if (params.flag("full", false)) {  // the keys of LoRA are unknown then
     Learner learner;
-    learner.base_patterns_.emplace_back("decoder");
+    learner.base_patterns_.push_back(params.text("targets", "decoder"));
     if (params.flag("train_connector", true)) learner.base_patterns_.emplace_back("connector");
     return learner;
   }

@@ -1,0 +1,293 @@
+#include "app/workload.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "app/experiment.hpp"
+#include "core/files.hpp"
+#include "core/hash.hpp"
+#include "data/classification.hpp"
+#include "data/records.hpp"
+#include "mcit/errors.hpp"
+#include "model/clip_model.hpp"
+
+namespace mcit {
+namespace {
+
+/// Every answer that a task's records give, once each, sorted.
+std::vector<std::string> all_answers(const std::vector<Record>& train, const std::vector<Record>& test) {
+  std::set<std::string> out;
+  for (const Record& record : train)
+    for (const auto& [question, answer] : record.turns) out.insert(answer);
+  for (const Record& record : test) out.insert(record.golds.begin(), record.golds.end());
+  return {out.begin(), out.end()};
+}
+
+/// Turns the records of a suite's files into examples, checking that every picture is there.
+class RowEncoder {
+ public:
+  RowEncoder(const Suite& suite, const Encoder& encoder) : suite_(suite), encoder_(encoder) {}
+
+  std::vector<ExamplePtr> train(const std::filesystem::path& file, const std::vector<Record>& records,
+                                std::int64_t task, const std::string& suffix) {
+    return encode(file, records, suffix,
+                  [&](const Record& record, std::int64_t row) { return encoder_.train(record, task, row); });
+  }
+  std::vector<ExamplePtr> test(const std::filesystem::path& file, const std::vector<Record>& records,
+                               std::int64_t task, const std::string& suffix, std::int64_t room) {
+    return encode(file, records, suffix, [&](const Record& record, std::int64_t row) {
+      return encoder_.test(record, task, row, room);
+    });
+  }
+
+ private:
+  template <class Encode>
+  std::vector<ExamplePtr> encode(const std::filesystem::path& file, const std::vector<Record>& records,
+                                 const std::string& suffix, const Encode& encode_row) {
+    std::vector<ExamplePtr> out;
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      Record record = records[i];
+      record.turns.front().first += suffix;
+      try {
+        Example example = encode_row(record, static_cast<std::int64_t>(i));
+        example.image = picture(record, file, i);
+        out.push_back(std::make_shared<const Example>(std::move(example)));
+      } catch (const DataError& e) {
+        const std::string where = file.string() + ": row " + std::to_string(i + 1);
+        if (std::string(e.what()).starts_with(where)) throw;
+        throw DataError(where, e.what());
+      }
+    }
+    return out;
+  }
+
+  std::string picture(const Record& record, const std::filesystem::path& file, std::size_t row) {
+    if (record.image.empty()) return {};
+    const std::string path = (suite_.data / suite_.image_root / record.image).string();
+    if (!known_.contains(path) && !std::filesystem::is_regular_file(path))
+      throw DataError(file.string() + ": row " + std::to_string(row + 1) + ": image",
+                      "'" + path + "' does not exist", "check image_root and --data");
+    known_.insert(path);
+    return path;
+  }
+
+  const Suite& suite_;
+  const Encoder& encoder_;
+  std::set<std::string> known_;
+};
+
+void hash_pictures(Hasher& digest, const std::vector<ExamplePtr>& examples) {
+  for (const ExamplePtr& example : examples)
+    if (!example->image.empty()) digest.field(hash_file(example->image));
+}
+
+StreamTask question_task(const Suite& suite, const SuiteTask& spec, std::int64_t index, Mllm& model,
+                         const std::shared_ptr<const Encoder>& encoder, RowEncoder& rows) {
+  StreamTask task;
+  const auto train_file = suite.data / spec.train, test_file = suite.data / spec.test;
+  const std::vector<Record> train = read_records(train_file, RecordKind::train),
+                            test = read_records(test_file, RecordKind::test);
+  task.train = rows.train(train_file, train, index, spec.suffix);
+  task.eval.name = spec.name;
+  task.eval.index = index;
+  task.eval.examples = rows.test(test_file, test, index, spec.suffix, spec.max_new_tokens);
+  Hasher digest;
+  digest.field(encoder->digest())
+      .field(spec.scorer)
+      .update(spec.max_new_tokens)
+      .field(hash_file(test_file))
+      .field(spec.suffix);
+  hash_pictures(digest, task.eval.examples);
+  for (const Record& record : test) task.eval.golds.push_back(record.golds);
+  const std::vector<std::string> answers = spec.closed ? all_answers(train, test) : spec.answers;
+  std::vector<std::vector<std::int64_t>> encoded_answers;
+  for (const std::string& answer : answers) {
+    encoded_answers.push_back(encoder->answer(answer));
+    digest.field(answer);
+  }
+  std::shared_ptr<const AnswerTrie> set;
+  if (!answers.empty()) set = std::make_shared<const AnswerTrie>(encoded_answers, encoder->end_token());
+  task.eval.answer = generated_answers(
+      model, [encoder](const std::vector<std::int64_t>& ids) { return encoder->decode(ids); }, set,
+      spec.max_new_tokens);
+  task.eval.scorer = &find_scorer(spec.scorer);
+  task.eval.digest = digest.hex();
+  task.info = {spec.name, static_cast<std::int64_t>(train.size()), static_cast<std::int64_t>(test.size()),
+               answers};
+  task.steps = spec.steps;
+  return task;
+}
+
+FeatureStoreOptions feature_options(const std::string& tower_hash, const Preprocessor& preprocessor,
+                                    const Model& model, const WorkloadOptions& options,
+                                    std::vector<std::int64_t> shape) {
+  return {.folder = user_cache_dir() / "features",
+          .key = Hasher()
+                     .field(tower_hash)
+                     .field(preprocessor.digest())
+                     .field(at::toString(model.dtype()))
+                     .field(model.device().str())
+                     .hex(),
+          .shape = std::move(shape),
+          .memory_budget = options.feature_memory,
+          .threads = options.loader_threads};
+}
+
+Workload open_questions(const Suite& suite, const WorkloadOptions& options) {
+  Workload out;
+  OpenModel open = open_model(find_model(options.model), options.device, options.pad_square);
+  out.features = install_features(open, options.feature_memory, options.loader_threads);
+  const auto encoder = std::make_shared<const Encoder>(
+      make_encoder(open, options.prompt_template.empty() ? suite.prompt_template : options.prompt_template));
+  RowEncoder rows(suite, *encoder);
+  for (const SuiteTask& spec : suite.tasks) {
+    out.tasks.push_back(
+        question_task(suite, spec, static_cast<std::int64_t>(out.tasks.size()), *open.model, encoder, rows));
+    for (const auto& file : {spec.train, spec.test}) out.data[file.string()] = hash_file(suite.data / file);
+  }
+  if (!suite.probe.empty()) {
+    const auto file = suite.data / suite.probe;
+    out.probe = rows.train(file, read_records(file, RecordKind::train), -1, "");
+    out.data[suite.probe.string()] = hash_file(file);
+  }
+  out.model_hash = open.hash;
+  out.model = std::move(open.model);
+  return out;
+}
+
+/// The texts of class names: in the suite's template, and with what stands behind the name there alone.
+ClassTexts class_texts(const std::vector<std::string>& classes, const std::string& pattern,
+                       const TextEncoder& encode) {
+  const std::size_t at = pattern.find("{}");
+  const std::string before = pattern.substr(0, at), behind = pattern.substr(at + 2);
+  ClassTexts out;
+  for (const std::string& name : classes) {
+    out.full.push_back(encode(before + name + behind));
+    out.bare.push_back(encode(name + behind));
+  }
+  return out;
+}
+
+StreamTask class_task(const Suite& suite, const SuiteTask& spec, std::int64_t index, const ClassTask& data,
+                      ClipModel& model) {
+  const auto examples = [&](const std::vector<ClassRecord>& records) {
+    std::vector<ExamplePtr> out;
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const ClassRecord& record = records[i];
+      const std::string path = (suite.data / suite.image_root / record.image).string();
+      if (!std::filesystem::is_regular_file(path))
+        throw DataError("task '" + spec.name + "'", "'" + path + "' does not exist",
+                        "check image_root and --data");
+      out.push_back(std::make_shared<const Example>(
+          Example{.task = index,
+                  .index = static_cast<std::int64_t>(i),
+                  .id = record.id,
+                  .image = path,
+                  .question = {},
+                  .prompt = suite.class_template,
+                  .answer = data.classes[static_cast<std::size_t>(record.label)],
+                  .tokens = {},
+                  .labels = {record.label},
+                  .prompt_length = 0}));
+    }
+    return out;
+  };
+  StreamTask task;
+  task.train = examples(data.train);
+  task.eval.name = spec.name;
+  task.eval.index = index;
+  task.eval.examples = examples(data.test);
+  Hasher digest;
+  digest.field("classify").field(suite.class_template);
+  for (const std::string& name : data.classes) digest.field(name);
+  for (const ExamplePtr& example : task.eval.examples) {
+    task.eval.golds.push_back({example->answer});
+    digest.field(example->id).update(example->labels.front());
+  }
+  hash_pictures(digest, task.eval.examples);
+  task.eval.scorer = &find_scorer("exact");
+  task.eval.answer = class_answers(model, data.classes);
+  task.eval.digest = digest.hex();
+  task.info = {spec.name, static_cast<std::int64_t>(task.train.size()),
+               static_cast<std::int64_t>(task.eval.examples.size()), data.classes};
+  task.steps = spec.steps;
+  return task;
+}
+
+std::string records_hash(const ClassTask& data) {
+  Hasher hasher;
+  for (const std::string& name : data.classes) hasher.field(name);
+  for (const auto* split : {&data.train, &data.test}) {
+    hasher.update(std::int64_t(split->size()));
+    for (const ClassRecord& record : *split) hasher.field(record.id).update(record.label);
+  }
+  return hasher.hex();
+}
+
+/// The CLIP towers of a model folder: the folder itself, or clip/ in the folder of an MLLM.
+std::filesystem::path clip_folder(const std::filesystem::path& folder) {
+  if (model_type(folder) == "clip") return folder;
+  if (std::filesystem::exists(folder / "clip" / "config.json")) return folder / "clip";
+  throw ConfigError("model",
+                    "'" + folder.string() + "' has no CLIP towers, and the suite is of kind \"classify\"",
+                    "name a folder of a CLIP model, or of one with clip/ beside its config.json");
+}
+
+Workload open_classes(const Suite& suite, const WorkloadOptions& options) {
+  Workload out;
+  const std::filesystem::path folder = find_model(options.model), towers = clip_folder(folder);
+  const auto folder_of = [&](const char* file) {
+    return std::filesystem::exists(towers / file) ? towers : folder;
+  };
+  auto model = std::make_unique<ClipModel>(load_clip(towers, options.device));
+  const Tokenizer tokenizer = Tokenizer::from_file(folder_of("tokenizer.json") / "tokenizer.json");
+  const Preprocessor preprocessor =
+      Preprocessor::from_folder(folder_of("preprocessor_config.json"), options.pad_square);
+  const auto load = [preprocessor](const std::string& path) { return preprocessor.load(path); };
+  out.features = std::make_unique<FeatureStore>(
+      feature_options(model->tower_hash(), preprocessor, *model, options, {model->info().feature_dim}), load,
+      [clip = model->clip(), device = model->device(), dtype = model->dtype()](const Tensor& pixels) {
+        return clip->embed_images(pixels.to(device, dtype)).to(at::kFloat);
+      });
+  model->set_images({[raw = out.features.get()](const std::string& path) { return raw->get(path); }, load});
+
+  const TextEncoder encode = clip_text_encoder(tokenizer, model->clip()->config().text);
+  std::vector<ClassTexts> texts;
+  for (const SuiteTask& spec : suite.tasks) {
+    const ClassTask data = read_class_task(suite, spec);
+    out.tasks.push_back(class_task(suite, spec, static_cast<std::int64_t>(out.tasks.size()), data, *model));
+    texts.push_back(class_texts(data.classes, suite.class_template, encode));
+    out.data[spec.folder.empty() ? spec.train.string() + ", " + spec.test.string() : spec.folder.string()] =
+        records_hash(data);
+  }
+  model->set_classes(std::move(texts));
+  out.model_hash = model_folder_hash(folder, options.pad_square);
+  out.model = std::move(model);
+  return out;
+}
+
+}  // namespace
+
+std::unique_ptr<FeatureStore> install_features(OpenModel& open, std::uint64_t memory_budget, int threads) {
+  Mllm& model = *open.model;
+  WorkloadOptions options;
+  options.feature_memory = memory_budget;
+  options.loader_threads = threads;
+  const auto load = [preprocessor = open.preprocessor](const std::string& path) {
+    return preprocessor.load(path);
+  };
+  auto store = std::make_unique<FeatureStore>(
+      feature_options(model.tower_hash(), open.preprocessor, model, options,
+                      {model.config().image_tokens(), model.config().vision.hidden_size}),
+      load, [&model](const Tensor& pixels) {
+        return model.vision_features(pixels.to(model.device(), model.dtype())).to(at::kFloat);
+      });
+  model.set_images({[raw = store.get()](const std::string& path) { return raw->get(path); }, load});
+  return store;
+}
+
+Workload open_workload(const Suite& suite, const WorkloadOptions& options) {
+  return suite.kind == "classify" ? open_classes(suite, options) : open_questions(suite, options);
+}
+
+}  // namespace mcit
