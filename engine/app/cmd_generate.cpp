@@ -10,7 +10,7 @@ namespace mcit {
 namespace {
 
 struct Flags {
-  std::string model = "mini", image, prompt, prompt_template, dump, device = "cpu";
+  std::string model = "mini", adapter, image, prompt, prompt_template, dump, device = "cpu";
   std::int64_t max_new_tokens = 32, threads = 0;
   bool pad_square = false;
 };
@@ -19,7 +19,7 @@ void generate(const Flags& flags) {
   const at::NoGradGuard no_grad;
   set_threads(flags.threads);
   const std::filesystem::path folder = find_model(flags.model);
-  OpenModel open = open_model(folder, open_device(flags.device), flags.pad_square);
+  OpenModel open = open_model(folder, open_device(flags.device), flags.pad_square, flags.adapter);
   const std::string fallback = flags.model == "mini" ? "plain" : "llava";
   const Encoder encoder =
       make_encoder(open, flags.prompt_template.empty() ? fallback : flags.prompt_template);
@@ -50,6 +50,9 @@ void add_generate(CLI::App& app) {
   command->add_option("--model", flags->model, "Model folder in Hugging Face form, or mini")
       ->capture_default_str()
       ->type_name("DIR|NAME");
+  command->add_option("--adapter", flags->adapter, "PEFT folder of a LoRA to merge into the weights")
+      ->check(CLI::ExistingDirectory)
+      ->type_name("DIR");
   command->add_option("--image", flags->image, "JPEG or PNG")->check(CLI::ExistingFile)->type_name("FILE");
   command->add_option("--prompt", flags->prompt, "The question")->required()->type_name("TEXT");
   command->add_option("--template", flags->prompt_template, "plain, llava or vicuna_v1 [by model]")

@@ -39,7 +39,7 @@ struct Flags {
 struct Settings {
   std::string suite, model, device, strategy, label;
   std::vector<std::string> order;
-  std::filesystem::path data, out;
+  std::filesystem::path data, out, adapter;
   std::uint64_t seed = 1;
   std::int64_t threads = 0, loader_threads = 1, feature_memory_mb = 2048;
   bool cell_cache = true, pad_square = false;
@@ -96,6 +96,7 @@ Settings read_settings(const Config& config) {
   s.label = config.text("label", "");
   s.order = config.texts("order", {});
   s.data = config.path("data", "");
+  s.adapter = config.path("adapter", "");
   s.out = config.path("out", "");
   s.seed = static_cast<std::uint64_t>(config.integer("seed", 1, 0));
   s.threads = config.integer("threads", 0, 0, 1024);
@@ -197,6 +198,7 @@ struct Prepared {
                                    .device = device,
                                    .pad_square = s.pad_square,
                                    .prompt_template = s.prompt_template,
+                                   .adapter = s.adapter,
                                    .feature_memory = static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
                                    .loader_threads = static_cast<int>(s.loader_threads)})),
         params(s.params, "strategy") {

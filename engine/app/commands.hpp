@@ -14,6 +14,7 @@ void add_run(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_metrics(CLI::App& app);
+void add_export(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_plugins(CLI::App& app);
 void add_check_plugin(CLI::App& app);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
@@ -55,7 +56,8 @@ TextEncoder clip_text_encoder(const Tokenizer& tokenizer, const TextTowerConfig&
   };
 }
 
-std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square) {
+std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square,
+                              const std::filesystem::path& adapter) {
   Hasher hasher;
   for (const char* file :
        {"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
@@ -65,12 +67,18 @@ std::string model_folder_hash(const std::filesystem::path& folder, bool pad_squa
     if (entry.path().filename().string().starts_with("model-") && entry.path().extension() == ".safetensors")
       hasher.field(hash_file(entry.path()));
   hasher.update(std::int64_t{pad_square});
+  if (!adapter.empty())
+    for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
+      hasher.field(hash_file(adapter / file));
   return hasher.hex();
 }
 
-OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square) {
-  OpenModel out{folder, Mllm::load(folder, device), Tokenizer::from_file(folder / "tokenizer.json"),
-                Preprocessor::from_folder(folder, pad_square), model_folder_hash(folder, pad_square)};
+OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square,
+                     const std::filesystem::path& adapter) {
+  OpenModel out{folder, Mllm::load(folder, device, std::nullopt, adapter),
+                Tokenizer::from_file(folder / "tokenizer.json"),
+                Preprocessor::from_folder(folder, pad_square),
+                model_folder_hash(folder, pad_square, adapter)};
   const std::int64_t image = out.model->config().image_token_id;
   if (out.tokenizer.token_to_id("<image>") != image)
     throw CheckpointError((folder / "tokenizer.json").string(),

@@ -32,8 +32,11 @@ struct OpenModel {
   std::string hash;  ///< of config, weights, tokenizer and preprocessing files
 };
 /// Hash of config, weights, tokenizer and preprocessing files, those of clip/ among them.
-std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square);
-OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square);
+std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square,
+                              const std::filesystem::path& adapter = {});
+/// @param adapter a PEFT folder to merge into the weights, or empty
+OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square,
+                     const std::filesystem::path& adapter = {});
 
 /// Token ids of a text for CLIP's text tower: begin and end tokens included, cut at what the tower reads.
 using TextEncoder = std::function<std::vector<std::int64_t>(const std::string&)>;

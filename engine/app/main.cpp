@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   mcit::add_check_plugin(app);
   mcit::add_new_plugin(app);
   mcit::add_generate(app);
+  mcit::add_export(app);
   mcit::add_check_data(app);
   mcit::add_make_data(app);
   mcit::add_pretrain(app);

@@ -135,7 +135,7 @@ FeatureStoreOptions feature_options(const std::string& tower_hash, const Preproc
 
 Workload open_questions(const Suite& suite, const WorkloadOptions& options) {
   Workload out;
-  OpenModel open = open_model(find_model(options.model), options.device, options.pad_square);
+  OpenModel open = open_model(find_model(options.model), options.device, options.pad_square, options.adapter);
   out.features = install_features(open, options.feature_memory, options.loader_threads);
   const auto encoder = std::make_shared<const Encoder>(
       make_encoder(open, options.prompt_template.empty() ? suite.prompt_template : options.prompt_template));
@@ -235,6 +235,8 @@ std::filesystem::path clip_folder(const std::filesystem::path& folder) {
 
 Workload open_classes(const Suite& suite, const WorkloadOptions& options) {
   Workload out;
+  if (!options.adapter.empty())
+    throw ConfigError("adapter", "is for language models, and the suite is of kind \"classify\"");
   const std::filesystem::path folder = find_model(options.model), towers = clip_folder(folder);
   const auto folder_of = [&](const char* file) {
     return std::filesystem::exists(towers / file) ? towers : folder;

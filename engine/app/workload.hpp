@@ -17,7 +17,8 @@ struct WorkloadOptions {
   std::string model = "mini";  ///< folder or name
   at::Device device = at::kCPU;
   bool pad_square = false;
-  std::string prompt_template;  ///< empty: the suite's
+  std::string prompt_template;    ///< empty: the suite's
+  std::filesystem::path adapter;  ///< a PEFT folder to merge into an MLLM's weights, or empty
   std::uint64_t feature_memory = 2ULL << 30;
   int loader_threads = 1;
 };

@@ -8,6 +8,7 @@
 #include "core/hash.hpp"
 #include "mcit/errors.hpp"
 #include "model/kernels.hpp"
+#include "model/peft.hpp"
 #include "model/safetensors.hpp"
 
 namespace mcit {
@@ -87,13 +88,14 @@ AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, st
 }
 
 std::unique_ptr<Mllm> Mllm::load(const std::filesystem::path& folder, at::Device device,
-                                 std::optional<at::ScalarType> dtype) {
+                                 std::optional<at::ScalarType> dtype, const std::filesystem::path& adapter) {
   LlavaConfig config = read_llava_config(folder);
   StateDict tensors;
   for (auto& [name, tensor] : read_checkpoint_tensors(folder)) {
     if (name.ends_with(".position_ids") || name.ends_with(".inv_freq")) continue;  // buffers of old exports
     tensors.emplace(canonical_name(name), tensor);
   }
+  if (!adapter.empty()) merge_peft(tensors, adapter);
   try {
     return std::make_unique<Mllm>(std::move(config),
                                   to(std::move(tensors), device, dtype.value_or(default_dtype(device))));

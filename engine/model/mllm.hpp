@@ -49,8 +49,10 @@ struct Prefill {
 class Mllm final : public Model {
  public:
   /// @throws CheckpointError naming file and tensor. dtype: float32 unless given.
+  /// @param adapter a PEFT folder to merge into the weights, or empty
   static std::unique_ptr<Mllm> load(const std::filesystem::path& folder, at::Device device = at::kCPU,
-                                    std::optional<at::ScalarType> dtype = std::nullopt);
+                                    std::optional<at::ScalarType> dtype = std::nullopt,
+                                    const std::filesystem::path& adapter = {});
   /// @param tensors under published names; what is not used is kept for save()
   Mllm(LlavaConfig config, StateDict tensors);
 

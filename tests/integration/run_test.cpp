@@ -388,4 +388,37 @@ TEST_CASE("Two seeds of one strategy are one row, mean and deviation") {
   CHECK(acc.at("runs") == 2);
 }
 
+TEST_CASE("A run's LoRA is exported, and merges into the base of another run") {
+  Workplace work;
+  succeeded(work.mcit(small_run(work, "sequential", work / "run", 4)));
+  succeeded(work.mcit({"export", (work / "run").string(), "--out", (work / "adapter").string()}));
+  const Json config = Json::parse(slurp(work / "adapter" / "adapter_config.json"));
+  CHECK(config.at("peft_type") == "LORA");
+  CHECK(config.at("r") == 16);
+  CHECK(config.at("modules_to_save").size() == 2);
+  // Merged, the answers of the untrained model are those that the run ended with, up to rounding.
+  succeeded(work.mcit(small_run(work, "zero_shot", work / "merged") +
+                      Arguments{"--set", "adapter=" + (work / "adapter").string()}));
+  const Json expected = result_of(work / "run").at("matrix").back(),
+             found = result_of(work / "merged").at("matrix").front();
+  const Json base = result_of(work / "run").at("matrix").front();
+  for (std::size_t j = 0; j < expected.size(); ++j)
+    CHECK(std::abs(expected[j].get<double>() - found[j].get<double>()) <= 100.0 / 12 + 1e-9);
+  CHECK(found != base);
+  CHECK(result_of(work / "merged").at("provenance").at("model").at("hash") !=
+        result_of(work / "run").at("provenance").at("model").at("hash"));
+
+  const auto refused = [&](const Arguments& arguments, const std::string& says) {
+    const Ended ended = work.mcit(arguments);
+    CHECK(ended.code == 2);
+    INFO(ended.err);
+    CHECK(ended.err.find(says) != std::string::npos);
+  };
+  refused({"export", (work / "run").string(), "--out", (work / "adapter").string()}, "is already there");
+  refused({"export", (work / "merged").string(), "--out", (work / "none").string()}, "there is no LoRA");
+  succeeded(work.mcit(small_run(work, "moe_lora", work / "mixture", 1) + Arguments{"--stop-after", "1"}));
+  refused({"export", (work / "mixture").string(), "--out", (work / "none").string()}, "is no LoRA");
+  CHECK_FALSE(fs::exists(work / "none"));
+}
+
 }  // namespace mcit::test

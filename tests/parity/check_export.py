@@ -14,6 +14,9 @@ mcit.safetensors holds `pixel_values` [1, 3, S, S], `input_ids` [T] or [1, T] wi
   prompt, `<image>` once), that the tokenizer makes the same ids of it;
 - that the logits for mcit's own pixels and ids agree to --atol in float32.
 
+With --adapter, PEFT puts a folder that `mcit export` wrote on the model first; the dump is then one of
+`mcit generate --adapter`.
+
 Exit status 0 if all agree, 1 if not. With --write OUT the other way round: the pixels, ids and logits that
 `transformers` gives for --image and --text are written under the same keys.
 """
@@ -28,6 +31,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import peft
 import torch
 import transformers
 from PIL import Image
@@ -43,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--dump", type=Path, help="what mcit computed")
     mode.add_argument("--write", type=Path, metavar="OUT", help="write what transformers computes")
+    parser.add_argument("--adapter", type=Path, help="PEFT folder written by mcit export")
     parser.add_argument("--image", type=Path)
     parser.add_argument("--square", action="store_true", help="pad the picture to a square with the mean colour")
     parser.add_argument("--text", help=f"the whole framed prompt, with {IMAGE} once")
@@ -56,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 class Folder:
     """The saved folder as `transformers` sees it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapter: Path | None = None) -> None:
         self.model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
             path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
         )
@@ -66,6 +71,13 @@ class Folder:
         self.processor = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
         vision = self.model.config.vision_config
         self.image_tokens = (vision.image_size // vision.patch_size) ** 2
+        self.image_token_id = self.model.config.image_token_id
+        if adapter:
+            self.model = peft.PeftModel.from_pretrained(self.model, adapter)
+            self.model.eval()
+            saved = set(load_file(adapter / "adapter_model.safetensors"))
+            if unread := saved - set(peft.get_peft_model_state_dict(self.model)):
+                self.load_problems["adapter_keys"] = sorted(unread)
 
     def pixels(self, picture: Path, square: bool) -> torch.Tensor:
         image = Image.open(picture).convert("RGB")
@@ -121,8 +133,8 @@ def check_tokens(folder: Folder, dump: dict[str, torch.Tensor], text: str | None
     faults = []
     if unknown := [i for i in ids if i >= len(folder.tokenizer)]:
         faults.append(f"ids {unknown[:4]} are not in the tokenizer")
-    if image_id != folder.model.config.image_token_id:
-        faults.append(f"{IMAGE} is {image_id} in the tokenizer, {folder.model.config.image_token_id} in config.json")
+    if image_id != folder.image_token_id:
+        faults.append(f"{IMAGE} is {image_id} in the tokenizer, {folder.image_token_id} in config.json")
     if images != folder.image_tokens * len(dump["pixel_values"]):
         faults.append(f"a picture takes {folder.image_tokens} of {IMAGE}")
     if text is not None and (own := folder.ids(text)[0].tolist()) != ids:
@@ -138,7 +150,7 @@ def main() -> int:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    folder = Folder(args.folder)
+    folder = Folder(args.folder, args.adapter)
     passed = not folder.load_problems
     print(f"load: {folder.load_problems or 'all tensors found'}")
     if args.write:

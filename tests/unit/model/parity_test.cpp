@@ -3,9 +3,13 @@
 // "suggested_atol".
 #include <filesystem>
 
+#include "mcit/errors.hpp"
+#include "mcit/parts/lora.hpp"
 #include "model/mllm.hpp"
+#include "model/peft.hpp"
 #include "model/safetensors.hpp"
 #include "train/optimizer.hpp"
+#include "unit/core/temporary.hpp"
 
 #include "torch_catch.hpp"
 
@@ -107,6 +111,61 @@ TEST_CASE("llava: logits, features, greedy answers") {
       CHECK(answers[static_cast<std::size_t>(b)][static_cast<std::size_t>(i)] ==
             e.at("batch_generated_ids")[b][i].item<std::int64_t>());
   CHECK(model->decode(prefill, 12, nullptr, OnEnd::keep) == answers);  // a prefill may be decoded again
+}
+
+TEST_CASE("llava: a PEFT folder merges into the weights as the reference applies it, and is written back") {
+  const at::NoGradGuard no_grad;
+  const std::filesystem::path checkpoint = kFixtures / "llava" / "checkpoint",
+                              adapter = kFixtures / "llava" / "adapter";
+  const StateDict e = read_safetensors(kFixtures / "llava" / "expected.safetensors").tensors;
+  const Batch one{{example_of(e.at("input.input_ids")[0])}};
+  auto merged = Mllm::load(checkpoint, at::kCPU, std::nullopt, adapter);
+  CHECK_FALSE(merged->tower_changed());
+  const Tensor features = merged->vision_features(e.at("input.pixel_values"));
+  CHECK(worst(merged->all_logits(one, features), e.at("lora.logits")[0]) < 1e-4);
+
+  // The same adapter on sites, written as a folder and merged again.
+  auto model = Mllm::load(checkpoint);
+  const StateDict saved = read_safetensors(adapter / "adapter_model.safetensors").tensors;
+  Parameters trained;
+  const parts::LoraOptions options{.rank = 4, .alpha = 8.0};
+  for (Site* site : model->sites("decoder")) {
+    if (site->name().ends_with("lm_head")) continue;
+    const auto lora =
+        std::make_shared<parts::Lora>(*site, options, at::globalContext().defaultGenerator(at::kCPU));
+    site->attach("lora", lora);
+    for (const Parameter& p : lora->parameters()) {
+      const std::string key = "base_model.model." + module_path(site->name()) + "." + p.name;
+      REQUIRE(saved.contains(key));
+      p.value.detach().copy_(saved.at(key));
+      trained.push_back({site->name() + "." + p.name, p.value});
+    }
+  }
+  for (Parameter& p : model->parameters("connector")) {
+    p.value.copy_(saved.at("base_model.model." + module_path(p.name)));
+    trained.push_back(p);
+  }
+  const test::TemporaryFolder folder;
+  write_peft(folder / "adapter", parts::export_peft(model->sites("all"), trained, "base", module_path));
+  const StateDict again = read_safetensors(folder / "adapter" / "adapter_model.safetensors").tensors;
+  REQUIRE(again.size() == saved.size());
+  for (const auto& [key, tensor] : saved) CHECK(at::equal(again.at(key), tensor));
+  auto reread = Mllm::load(checkpoint, at::kCPU, std::nullopt, folder / "adapter");
+  CHECK(worst(reread->all_logits(one, features), merged->all_logits(one, features)) == 0.0);
+
+  const auto refused = [&](const std::string& from, const std::string& to) {
+    std::string config = test::slurp(folder / "adapter" / "adapter_config.json");
+    config.replace(config.find(from), from.size(), to);
+    std::filesystem::create_directories(folder / "bad");
+    std::filesystem::copy(folder / "adapter", folder / "bad",
+                          std::filesystem::copy_options::overwrite_existing);
+    test::write(folder / "bad" / "adapter_config.json", config);
+    CHECK_THROWS_AS(Mllm::load(checkpoint, at::kCPU, std::nullopt, folder / "bad"), CheckpointError);
+  };
+  refused("\"LORA\"", "\"LOHA\"");
+  refused("\"use_dora\": false", "\"use_dora\": true");
+  refused("\"r\": 4", "\"r\": 8");
+  refused("\"r\": 4", "\"r\": 0");
 }
 
 TEST_CASE("llava: what all prompts begin with is computed once, and changes no answer") {

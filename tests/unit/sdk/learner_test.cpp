@@ -255,7 +255,8 @@ TEST_CASE("export writes PEFT's names and settings") {
   set.attach(backbone, "/layers\\.0\\.mlp\\.down_proj/", "lora", small_lora);
   BaseTensors connector;
   connector.attach(backbone, "connector");
-  const PeftAdapter plain = export_peft(set, {}, "base \"x\"");
+  const std::vector<Site*> sites = backbone.sites("all");
+  const PeftAdapter plain = export_peft(sites, set.parameters(), "base \"x\"");
   REQUIRE(plain.tensors.size() == 2);
   const std::string site = "language_model.model.layers.0.mlp.down_proj";
   CHECK(
@@ -282,22 +283,25 @@ TEST_CASE("export writes PEFT's names and settings") {
   "modules_to_save": null
 }
 )");
+  Parameters trained = set.parameters();
+  trained.insert(trained.end(), connector.parameters().begin(), connector.parameters().end());
   const PeftAdapter renamed =
-      export_peft(set, connector, "b", [](const std::string& name) { return "model." + name; });
+      export_peft(sites, trained, "b", [](const std::string& name) { return "model." + name; });
   CHECK(renamed.tensors.contains("base_model.model.model." + site + ".lora_A.weight"));
   CHECK(renamed.tensors.contains("base_model.model.model.multi_modal_projector.linear_1.bias"));
   CHECK(
       contains(renamed.config, "\"modules_to_save\": [\n    \"model.multi_modal_projector.linear_1\"\n  ]"));
 
+  fake::FakeBackbone bare, mixed;
+  CHECK_THROWS_AS(export_peft(bare.sites("all"), {}, "b"), Error);
   AdapterSet mixtures;
-  mixtures.attach(backbone, "up_proj", "moe", [](const Site& s) -> AdapterPtr {
+  mixtures.attach(mixed, "up_proj", "moe", [](const Site& s) -> AdapterPtr {
     return std::make_shared<ExpertMixture>(s, MixtureOptions{.experts = 2}, LoraOptions{.rank = 4},
                                            fake::generator(1));
   });
-  CHECK_THROWS_AS(export_peft(mixtures, {}, "b"), Error);
-  CHECK_THROWS_AS(export_peft({}, {}, "b"), Error);
+  CHECK_THROWS_AS(export_peft(mixed.sites("all"), {}, "b"), Error);
   set.attach(backbone, "/layers\\.1\\.mlp\\.down_proj/", "lora", [](const Site& s) -> AdapterPtr {
     return std::make_shared<Lora>(s, LoraOptions{.rank = 4}, fake::generator(1));
   });
-  CHECK_THROWS_AS(export_peft(set, {}, "b"), Error);
+  CHECK_THROWS_AS(export_peft(sites, {}, "b"), Error);
 }

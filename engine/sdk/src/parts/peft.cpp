@@ -5,6 +5,7 @@
 
 #include "mcit/errors.hpp"
 #include "mcit/parts/lora.hpp"
+#include "mcit/parts/state_reader.hpp"
 
 namespace mcit::parts {
 namespace {
@@ -35,15 +36,17 @@ std::string list(const std::set<std::string>& names) {
   return out + (names.empty() ? "]" : "\n  ]");
 }
 
-const LoraOptions& common_options(const AdapterSet& adapters) {
+const LoraOptions& common_options(const std::vector<Site*>& sites) {
   const LoraOptions* common = nullptr;
-  for (const AdapterSet::Entry& entry : adapters.entries()) {
-    const auto* lora = dynamic_cast<const Lora*>(entry.adapter.get());
-    if (lora == nullptr) throw Error(entry.site->name(), "its adapter is no LoRA", "PEFT has no form for it");
+  for (const Site* site : sites) {
+    if (site->active().empty()) continue;
+    const auto* lora = dynamic_cast<const Lora*>(site->active().front().get());
+    if (lora == nullptr || site->active().size() > 1)
+      throw Error(site->name(), "its adapter is no LoRA, or not the only one", "PEFT has no form for it");
     const LoraOptions& o = lora->options();
     if (common != nullptr && (o.rank != common->rank || o.alpha != common->alpha ||
                               o.rs_lora != common->rs_lora || o.dropout != common->dropout))
-      throw Error(entry.site->name(), "its LoRA has other options than the rest",
+      throw Error(site->name(), "its LoRA has other options than the rest",
                   "export sets of one rank and scale");
     common = &o;
   }
@@ -53,20 +56,25 @@ const LoraOptions& common_options(const AdapterSet& adapters) {
 
 }  // namespace
 
-PeftAdapter export_peft(const AdapterSet& adapters, const BaseTensors& base, const std::string& base_model,
+PeftAdapter export_peft(const std::vector<Site*>& sites, const Parameters& trained,
+                        const std::string& base_model,
                         const std::function<std::string(const std::string&)>& module_path) {
-  const LoraOptions& options = common_options(adapters);
+  const LoraOptions& options = common_options(sites);
   const auto path = [&](const std::string& name) { return module_path ? module_path(name) : name; };
   const std::string prefix = "base_model.model.";
   PeftAdapter out;
   std::set<std::string> targets, saved;
-  for (const AdapterSet::Entry& entry : adapters.entries()) {
-    const std::string site = path(entry.site->name());
-    targets.insert(site);
-    for (const Parameter& p : entry.adapter->parameters())
-      out.tensors[prefix + site + "." + p.name] = state_copy(p.value);
+  std::set<const void*> taken;
+  for (const Site* site : sites) {
+    if (site->active().empty()) continue;
+    targets.insert(path(site->name()));
+    for (const Parameter& p : site->active().front()->parameters()) {
+      out.tensors[prefix + path(site->name()) + "." + p.name] = state_copy(p.value);
+      taken.insert(p.value.const_data_ptr());
+    }
   }
-  for (const Parameter& p : base.parameters()) {
+  for (const Parameter& p : trained) {
+    if (taken.contains(p.value.const_data_ptr())) continue;
     const std::string name = path(p.name);
     saved.insert(name.substr(0, name.rfind('.')));
     out.tensors[prefix + name] = state_copy(p.value);

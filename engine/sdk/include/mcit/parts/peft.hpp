@@ -3,9 +3,9 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
-#include "mcit/parts/adapter_set.hpp"
-#include "mcit/parts/base_tensors.hpp"
+#include "mcit/backbone.hpp"
 
 namespace mcit::parts {
 
@@ -14,14 +14,13 @@ struct PeftAdapter {
   std::string config;  ///< text of adapter_config.json
 };
 
-/// @param adapters LoRAs of one rank, scale and dropout
-/// @param base tensors trained in full, PEFT's modules_to_save; may be empty
+/// @param sites whose active adapters are taken: one LoRA each at most, all of one rank, scale and dropout
+/// @param trained what a strategy trains; those that are no LoRA's are PEFT's modules_to_save
 /// @param base_model value of base_model_name_or_path
 /// @param module_path from a published tensor or site name to the module path in the reader's transformers
-/// version;
-///   empty keeps the names
-/// @throws Error when an adapter is no LoRA or the LoRAs differ in their options
-MCIT_EXPORT PeftAdapter export_peft(const AdapterSet& adapters, const BaseTensors& base,
+/// version; empty keeps the names
+/// @throws Error when an adapter is no LoRA, the LoRAs differ in their options, or there is none
+MCIT_EXPORT PeftAdapter export_peft(const std::vector<Site*>& sites, const Parameters& trained,
                                     const std::string& base_model,
                                     const std::function<std::string(const std::string&)>& module_path = {});
 
