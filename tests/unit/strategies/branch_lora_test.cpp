@@ -1,7 +1,5 @@
 // BranchLoRA's promises: what is frozen keeps its bytes, its special case is HydraLoRA, its keys point where
 // the closed form says, and a state brings its branches and routers along.
-#include <cstring>
-#include <optional>
 #include <set>
 
 #include "unit/strategies/fake_backbone.hpp"
@@ -10,31 +8,19 @@
 #include "torch_catch.hpp"
 
 using namespace mcit;
+using fake::same_bytes;
+using fake::Settings;
 
 namespace {
 
-using Settings = std::map<std::string, Params::Value>;
 constexpr std::int64_t kSteps = 6;
 
-struct World {
-  explicit World(const Settings& more, std::int64_t tasks = 3) {
-    Settings settings = {{"rank", std::int64_t{8}}, {"experts", std::int64_t{4}}, {"top_k", std::int64_t{2}}};
-    for (const auto& [key, value] : more) settings[key] = value;
-    strategy.emplace(fake::create("branch_lora", "branch_lora", host, settings));
-    run.emplace(**strategy, backbone, host, tasks);
-  }
-  StateDict state() const { return (*strategy)->state(); }
-
-  fake::FakeBackbone backbone;
-  fake::FakeHost host;
-  std::optional<fake::StrategyPtr> strategy;
-  std::optional<fake::Run> run;
+struct World : fake::World {
+  explicit World(const Settings& more, std::int64_t tasks = 3)
+      : fake::World("branch_lora", "branch_lora",
+                    {{"rank", std::int64_t{8}}, {"experts", std::int64_t{4}}, {"top_k", std::int64_t{2}}},
+                    more, tasks) {}
 };
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.detach().contiguous(), y = b.detach().contiguous();
-  return x.nbytes() == y.nbytes() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
-}
 
 double worst(const Tensor& a, const Tensor& b) {
   return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
@@ -53,12 +39,12 @@ const std::string kUp = "language_model.model.layers.0.mlp.up_proj.";
 
 TEST_CASE("branches that a task used most are frozen: their bytes stay, and nothing trains them") {
   World world(Settings{});
-  world.run->train(0, kSteps);
+  world.run.train(0, kSteps);
   const Tensor frozen = world.state().at("branch.frozen");
   CHECK(frozen.sum(1).eq(2).all().item<bool>());  // the top 2 of 4 at every site
   const StateDict before = world.state();
-  world.run->begin(1, kSteps);
-  const std::set<std::string> names = trained(**world.strategy);
+  world.run.begin(1, kSteps);
+  const std::set<std::string> names = trained(*world.strategy);
   for (std::int64_t j = 0; j < 4; ++j)
     CHECK(names.contains(kUp + "lora_B." + std::to_string(j) + ".weight") ==
           (frozen[0][j].item<std::int64_t>() == 0));
@@ -67,8 +53,8 @@ TEST_CASE("branches that a task used most are frozen: their bytes stay, and noth
   CHECK_FALSE(names.contains(kUp + "lora_router.0.weight"));
   CHECK(names.contains("task_key.image.1"));
   CHECK_FALSE(names.contains("task_key.image.0"));
-  for (std::int64_t step = 0; step < kSteps; ++step) world.run->step(1, step, kSteps);
-  world.run->end(1, kSteps);
+  for (std::int64_t step = 0; step < kSteps; ++step) world.run.step(1, step, kSteps);
+  world.run.end(1, kSteps);
   const StateDict after = world.state();
   std::int64_t moved = 0;
   for (std::int64_t j = 0; j < 4; ++j) {
@@ -88,7 +74,7 @@ TEST_CASE("the most active branches are those that the task's own router gave mo
   World texts(Settings{{"probe_examples", std::int64_t{12}}});
   for (auto& [task, examples] : texts.host.tasks)  // a picture's first row is not the embedding's
     std::erase_if(examples, [](const ExamplePtr& e) { return !e->image.empty(); });
-  texts.run->train(0, kSteps);
+  texts.run.train(0, kSteps);
   const at::NoGradGuard no_grad;
   const Tensor embedding = texts.backbone.parameters("/embed_tokens/").front().value;
   const Tensor router = texts.state().at(kUp + "lora_router.0.weight");
@@ -107,8 +93,8 @@ TEST_CASE("all branches, one router, nothing frozen: HydraLoRA") {
                        {"task_routers", false},
                        {"freeze", false},
                        {"pool", std::string("per_token")}});
-  world.run->train(0, kSteps);
-  const std::set<std::string> names = trained(**world.strategy);
+  world.run.train(0, kSteps);
+  const std::set<std::string> names = trained(*world.strategy);
   CHECK(names.contains(kUp + "lora_router.weight"));
   for (const std::string& name : names) CHECK_FALSE(name.starts_with("task_key"));
   const StateDict s = world.state();
@@ -130,8 +116,8 @@ TEST_CASE("all branches, one router, nothing frozen: HydraLoRA") {
 TEST_CASE("learned keys point where the mean of the unit features does") {
   World learned(Settings{}), mean(Settings{{"keys", std::string("mean")}});
   for (std::int64_t stage = 0; stage < 3; ++stage) {
-    learned.run->train(stage, 400);
-    mean.run->train(stage, 2);
+    learned.run.train(stage, 400);
+    mean.run.train(stage, 2);
   }
   const StateDict a = learned.state(), b = mean.state();
   for (const char* kind : {"image", "text"})
@@ -146,20 +132,20 @@ TEST_CASE(
     "the selector finds the task of separable features, asks only among tasks met, and obeys an oracle") {
   for (const char* keys : {"learned", "mean"}) {
     World world(Settings{{"keys", std::string(keys)}});
-    world.run->train(0, 40);
-    world.run->train(1, 40);
+    world.run.train(0, 40);
+    world.run.train(1, 40);
     Batch batch;
     for (const std::int64_t task : {0, 1, 2})
       for (std::size_t i = 0; i < 4; ++i) batch.examples.push_back(world.host.tasks.at(task)[i]);
     std::vector<std::int64_t>& route = world.backbone.route().task;
     route.assign(12, -1);
-    const Selection selection = (*world.strategy)->select(batch, world.backbone);
+    const Selection selection = world.strategy->select(batch, world.backbone);
     CHECK(route == selection.task);
     for (std::size_t i = 0; i < 8; ++i) CHECK(selection.task[i] == static_cast<std::int64_t>(i / 4));
     for (std::size_t i = 8; i < 12; ++i) CHECK(selection.task[i] < 2);
     route.assign(12, -1);
     route[0] = 1;
-    CHECK((*world.strategy)->select(batch, world.backbone).task[0] == 1);
+    CHECK(world.strategy->select(batch, world.backbone).task[0] == 1);
   }
 }
 
@@ -167,9 +153,9 @@ TEST_CASE("branches grow where too few are left, and a state brings them and the
   const Settings grow = {{"grow_branches", true}};
   World world(grow), fresh(grow);
   for (std::int64_t stage = 0; stage < 3; ++stage) {
-    world.run->begin(stage, kSteps);
-    for (std::int64_t step = 0; step < kSteps; ++step) world.run->step(stage, step, kSteps);
-    world.run->end(stage, kSteps);
+    world.run.begin(stage, kSteps);
+    for (std::int64_t step = 0; step < kSteps; ++step) world.run.step(stage, step, kSteps);
+    world.run.end(stage, kSteps);
   }
   const StateDict state = world.state();
   const Tensor layout = state.at("branch.layout");
@@ -179,32 +165,32 @@ TEST_CASE("branches grow where too few are left, and a state brings them and the
   for (std::int64_t site = 0; site < layout.size(0); ++site)
     CHECK(state.at("branch.frozen")[site].sum().item<std::int64_t>() <= layout[site][0].item<std::int64_t>());
   fresh.host.trained = 3;
-  (*fresh.strategy)->load_state(state);
+  fresh.strategy->load_state(state);
   const StateDict again = fresh.state();
   REQUIRE(again.size() == state.size());
   for (const auto& [name, tensor] : state) CHECK(same_bytes(tensor, again.at(name)));
-  CHECK(same_bytes(fresh.run->outputs(), world.run->outputs()));
+  CHECK(same_bytes(fresh.run.outputs(), world.run.outputs()));
 }
 
 TEST_CASE("with grow_branches two branches are tunable in every task, without it the last ones stay so") {
   World grown(Settings{{"grow_branches", true}, {"min_tunable", std::int64_t{0}}}, 4), held(Settings{}, 4);
   for (std::int64_t stage = 0; stage < 4; ++stage)
     for (World* world : {&grown, &held}) {
-      world->run->begin(stage, kSteps);
+      world->run.begin(stage, kSteps);
       std::int64_t tunable = 0;
-      for (const std::string& name : trained(**world->strategy))
+      for (const std::string& name : trained(*world->strategy))
         tunable += name.starts_with(kUp + "lora_B.") ? 1 : 0;
       CHECK(tunable >= 2);
-      for (std::int64_t step = 0; step < kSteps; ++step) world->run->step(stage, step, kSteps);
-      world->run->end(stage, kSteps);
+      for (std::int64_t step = 0; step < kSteps; ++step) world->run.step(stage, step, kSteps);
+      world->run.end(stage, kSteps);
     }
 }
 
 TEST_CASE("A can be frozen after some tasks") {
   World world(Settings{{"freeze_A_after", std::int64_t{1}}});
-  world.run->train(0, kSteps);
+  world.run.train(0, kSteps);
   const Tensor a = world.state().at(kUp + "lora_A.weight");
-  world.run->train(1, kSteps);
+  world.run.train(1, kSteps);
   CHECK(same_bytes(world.state().at(kUp + "lora_A.weight"), a));
 }
 
@@ -224,9 +210,9 @@ TEST_CASE("wrong settings of BranchLoRA are errors before anything trains") {
 
 TEST_CASE("a state of other branches is refused, and nothing changes") {
   World four(Settings{}), two(Settings{{"experts", std::int64_t{2}}});
-  four.run->train(0, kSteps);
+  four.run.train(0, kSteps);
   const StateDict before = two.state();
-  CHECK_THROWS_AS((*two.strategy)->load_state(four.state()), CheckpointError);
+  CHECK_THROWS_AS(two.strategy->load_state(four.state()), CheckpointError);
   World three(Settings{}, 2);
-  CHECK_THROWS_AS((*three.strategy)->load_state(four.state()), CheckpointError);
+  CHECK_THROWS_AS(three.strategy->load_state(four.state()), CheckpointError);
 }

@@ -8,10 +8,10 @@
 #include "torch_catch.hpp"
 
 using namespace mcit;
+using fake::Settings;
 
 namespace {
 
-using Settings = std::map<std::string, Params::Value>;
 constexpr double kLambda = 7.0;
 constexpr std::int64_t kSteps = 5;
 

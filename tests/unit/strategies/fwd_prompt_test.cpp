@@ -1,6 +1,4 @@
 // Fwd-Prompt's promise: no applied update touches the space of earlier tasks, whatever the optimizer does.
-#include <cstring>
-#include <optional>
 
 #include "mcit/parts/subspace.hpp"
 #include "unit/strategies/fake_backbone.hpp"
@@ -9,30 +7,24 @@
 #include "torch_catch.hpp"
 
 using namespace mcit;
+using fake::same_bytes;
+using fake::Settings;
 
 namespace {
 
-using Settings = std::map<std::string, Params::Value>;
 constexpr std::int64_t kSteps = 5;
 
-struct World {
-  explicit World(const Settings& more, std::int64_t tasks = 3) {
-    Settings settings = {{"pool", std::int64_t{4}},
-                         {"top_k", std::int64_t{2}},
-                         {"prompt_length", std::int64_t{2}},
-                         {"eps_old", 0.6},
-                         {"eps_pre", 0.9}};
-    for (const auto& [key, value] : more) settings[key] = value;
-    strategy.emplace(fake::create("fwd_prompt", "fwd_prompt", host, settings));
-    run.emplace(**strategy, backbone, host, tasks);
-  }
-  Tensor prompts() const { return (*strategy)->parameters().front().value; }
-  Tensor basis(const char* name) const { return (*strategy)->state().at(name); }
-
-  fake::FakeBackbone backbone;
-  fake::FakeHost host;
-  std::optional<fake::StrategyPtr> strategy;
-  std::optional<fake::Run> run;
+struct World : fake::World {
+  explicit World(const Settings& more, std::int64_t tasks = 3)
+      : fake::World("fwd_prompt", "fwd_prompt",
+                    {{"pool", std::int64_t{4}},
+                     {"top_k", std::int64_t{2}},
+                     {"prompt_length", std::int64_t{2}},
+                     {"eps_old", 0.6},
+                     {"eps_pre", 0.9}},
+                    more, tasks) {}
+  Tensor prompts() const { return strategy->parameters().front().value; }
+  Tensor basis(const char* name) const { return state().at(name); }
 };
 
 /// Adam on everything that the strategy trains, with the strategy's hooks around it, as the engine has it.
@@ -42,17 +34,17 @@ class Adam {
 
   /// One step of a stage. @return how the prompts moved, [M·L_p, d]
   Tensor step(std::int64_t stage, std::int64_t number) {
-    Strategy& strategy = **world_.strategy;
+    Strategy& strategy = *world_.strategy;
     const Parameters trainable = strategy.parameters();
     for (const Parameter& p : trainable) p.value.mutable_grad().reset();
-    const Task task = world_.run->task(stage, kSteps);
+    const Task task = world_.run.task(stage, kSteps);
     Step step{.task = task,
               .number = number,
               .backbone = world_.backbone,
               .batch = {},
               .out = {},
               .trainable = trainable};
-    const std::vector<ExamplePtr> data = world_.run->data(stage);
+    const std::vector<ExamplePtr> data = world_.run.data(stage);
     for (std::size_t i = 0; i < 6; ++i)
       step.batch.examples.push_back(data[(static_cast<std::size_t>(number) * 6 + i) % data.size()]);
     world_.backbone.route().clear();
@@ -86,19 +78,14 @@ double share_in(const Tensor& rows, const Tensor& basis) {
   return (rows.mm(basis).norm() / rows.norm()).item<double>();
 }
 
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.detach().contiguous(), y = b.detach().contiguous();
-  return x.nbytes() == y.nbytes() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("no applied update lies in the old space; a projected gradient leaks through Adam") {
   for (const bool update : {true, false}) {
     World world(Settings{{"mode", std::string("residual")},
                          {"project", std::string(update ? "update" : "gradient")}});
-    world.run->train(0, kSteps);
-    world.run->begin(1, kSteps);
+    world.run.train(0, kSteps);
+    world.run.begin(1, kSteps);
     const Tensor old = world.basis("space.old");
     REQUIRE(old.size(1) > 0);
     REQUIRE(old.size(1) < fake::kHidden);
@@ -120,8 +107,8 @@ TEST_CASE("every mode moves prompts in its own space") {
   for (const char* mode : {"off", "residual", "pretrained", "both"}) {
     INFO(mode);
     World world(Settings{{"mode", std::string(mode)}});
-    world.run->train(0, kSteps);
-    world.run->begin(1, kSteps);
+    world.run.train(0, kSteps);
+    world.run.begin(1, kSteps);
     Adam adam(world);
     const Tensor moved = adam.step(1, 0), old = world.basis("space.old"), known = world.basis("space.known");
     const std::string name = mode;
@@ -138,7 +125,7 @@ TEST_CASE("every mode moves prompts in its own space") {
 
 TEST_CASE("the first task of mode both trains in the pre-trained space") {
   World world(Settings{});
-  world.run->begin(0, kSteps);
+  world.run.begin(0, kSteps);
   const Tensor known = world.basis("space.known");
   REQUIRE(known.size(1) > 0);
   CHECK(world.basis("space.old").size(1) == 0);
@@ -150,8 +137,8 @@ TEST_CASE("with plain gradient descent and every direction known, both is residu
   World both(Settings{{"eps_pre", 1.0}, {"mode", std::string("both")}}),
       residual(Settings{{"mode", std::string("residual")}});
   for (std::int64_t stage = 0; stage < 3; ++stage) {
-    both.run->train(stage, kSteps);
-    residual.run->train(stage, kSteps);
+    both.run.train(stage, kSteps);
+    residual.run.train(stage, kSteps);
   }
   REQUIRE(both.basis("space.known").size(1) == fake::kHidden);
   CHECK((both.prompts() - residual.prompts()).abs().max().item<double>() < 1e-9);
@@ -161,7 +148,7 @@ TEST_CASE("Q_pre is the core of the probe's embeddings, Q_old only grows, and ra
   World world(Settings{});
   std::int64_t rank = 0;
   for (std::int64_t stage = 0; stage < 3; ++stage) {
-    world.run->train(stage, kSteps);
+    world.run.train(stage, kSteps);
     const Tensor old = world.basis("space.old");
     CHECK(old.size(1) >= rank);
     rank = old.size(1);
@@ -182,12 +169,12 @@ TEST_CASE("Q_pre is the core of the probe's embeddings, Q_old only grows, and ra
 TEST_CASE("keys move outside of the features of earlier tasks, unless told otherwise") {
   for (const bool project : {true, false}) {
     World world(Settings{{"project_keys", project}, {"key_lambda", 1.0}, {"eps_keys", 0.5}});
-    world.run->train(0, kSteps);
-    world.run->begin(1, kSteps);
-    const Tensor before = (*world.strategy)->state().at("pool.text_keys");
+    world.run.train(0, kSteps);
+    world.run.begin(1, kSteps);
+    const Tensor before = world.strategy->state().at("pool.text_keys");
     Adam adam(world);
     adam.step(1, 0);
-    const Tensor moved = (*world.strategy)->state().at("pool.text_keys") - before;
+    const Tensor moved = world.strategy->state().at("pool.text_keys") - before;
     REQUIRE(moved.norm().item<double>() > 1e-4);
     const Tensor old = project ? world.basis("space.text_keys") : Tensor();
     if (project)
@@ -199,17 +186,17 @@ TEST_CASE("keys move outside of the features of earlier tasks, unless told other
 
 TEST_CASE("a state brings its spaces along") {
   World whole(Settings{}), again(Settings{});
-  for (std::int64_t stage = 0; stage < 2; ++stage) whole.run->train(stage, kSteps);
-  const StateDict state = (*whole.strategy)->state();
+  for (std::int64_t stage = 0; stage < 2; ++stage) whole.run.train(stage, kSteps);
+  const StateDict state = whole.strategy->state();
   again.host.trained = 2;
-  (*again.strategy)->load_state(state);
-  whole.run->train(2, kSteps);
-  again.run->train(2, kSteps);
-  for (const auto& [name, tensor] : (*whole.strategy)->state())
-    CHECK(same_bytes(tensor, (*again.strategy)->state().at(name)));
+  again.strategy->load_state(state);
+  whole.run.train(2, kSteps);
+  again.run.train(2, kSteps);
+  for (const auto& [name, tensor] : whole.strategy->state())
+    CHECK(same_bytes(tensor, again.strategy->state().at(name)));
   StateDict wrong = state;
   wrong["space.old"] = at::zeros({fake::kHidden + 1, 2}, at::kDouble);
-  CHECK_THROWS_AS((*again.strategy)->load_state(wrong), CheckpointError);
+  CHECK_THROWS_AS(again.strategy->load_state(wrong), CheckpointError);
 }
 
 TEST_CASE("wrong settings of Fwd-Prompt are errors before anything trains") {

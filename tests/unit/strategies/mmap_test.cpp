@@ -1,8 +1,6 @@
 // MmAP: Kronecker prompts, counted parameters, groups that gradients plant, and what an old group's prompts
 // may do.
 #include <cmath>
-#include <cstring>
-#include <optional>
 #include <set>
 
 #include "../../../plugins/mmap/aligned_prompt.hpp"
@@ -15,12 +13,12 @@
 #include "torch_catch.hpp"
 
 using namespace mcit;
+using fake::same_bytes;
+using fake::Settings;
 using namespace mcit::mmap;
 using Catch::Approx;
 
 namespace {
-
-using Settings = std::map<std::string, Params::Value>;
 
 const BackboneInfo kVitB16{"clip", 12, 512, 49408, 12, 768, 196, 512};
 const at::TensorOptions kDouble(at::kDouble);
@@ -33,26 +31,13 @@ std::int64_t numbers(const Parameters& parameters) {
   return total;
 }
 
-struct World {
-  explicit World(const Settings& more, std::int64_t tasks = 3) {
-    Settings settings = {
-        {"length", std::int64_t{2}}, {"depth", std::int64_t{1}}, {"probe_examples", std::int64_t{8}}};
-    for (const auto& [key, value] : more) settings[key] = value;
-    strategy.emplace(fake::create("mmap", "mmap", host, settings));
-    run.emplace(**strategy, backbone, host, tasks);
-  }
-  StateDict state() const { return (*strategy)->state(); }
-
-  fake::FakeBackbone backbone;
-  fake::FakeHost host;
-  std::optional<fake::StrategyPtr> strategy;
-  std::optional<fake::Run> run;
+struct World : fake::World {
+  explicit World(const Settings& more, std::int64_t tasks = 3)
+      : fake::World(
+            "mmap", "mmap",
+            {{"length", std::int64_t{2}}, {"depth", std::int64_t{1}}, {"probe_examples", std::int64_t{8}}},
+            more, tasks) {}
 };
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.contiguous(), y = b.contiguous();
-  return x.nbytes() == y.nbytes() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
-}
 
 /// Affinity with 1 inside the given groups and −1 between them, and a little noise.
 Affinity planted(const Partition& groups) {
@@ -187,17 +172,17 @@ TEST_CASE("grouping recovers three planted clusters of gradients, by either meas
 
 TEST_CASE("a row reads its group's prompts and its own, and gradients go nowhere else") {
   World world({{"setting", std::string("multi_task")}, {"grouping", std::string("each")}});
-  REQUIRE(world.run->stages().size() == 1);
-  world.run->begin(0, 6);
-  const Parameters all = (*world.strategy)->parameters();
+  REQUIRE(world.run.stages().size() == 1);
+  world.run.begin(0, 6);
+  const Parameters all = world.strategy->parameters();
   CHECK(all.size() == 3U * 2U * 3U);  // three tasks, shared and specific, a triple each
-  const std::vector<ExamplePtr> data = world.run->data(0);
-  Task task = world.run->task(0, 6);
+  const std::vector<ExamplePtr> data = world.run.data(0);
+  Task task = world.run.task(0, 6);
   Step step{.task = task, .backbone = world.backbone, .batch = {}, .out = {}, .trainable = {}};
   for (const ExamplePtr& e : data)
     if (e->task == 1 && step.batch.size() < 4) step.batch.examples.push_back(e);
   world.backbone.route().task.assign(step.batch.size(), 1);
-  (*world.strategy)->before_forward(step);
+  world.strategy->before_forward(step);
   CHECK(world.backbone.route().text.length() == 4);  // side by side
   CHECK(world.backbone.route().text.layers[0].size(0) == 1);
   CHECK(world.backbone.route().vision.layers[0].sizes() == at::IntArrayRef({1, 4, fake::kVision}));
@@ -210,11 +195,11 @@ TEST_CASE("a row reads its group's prompts and its own, and gradients go nowhere
 
 TEST_CASE("prompts that are added keep their length") {
   World world({{"combine", std::string("add")}, {"setting", std::string("multi_task")}});
-  world.run->train(0);
+  world.run.train(0);
   Batch batch{{world.host.tasks.at(0).front(), world.host.tasks.at(2).front()}};
   world.backbone.route().clear();
   world.backbone.route().task.assign(2, -1);
-  (*world.strategy)->select(batch, world.backbone);
+  world.strategy->select(batch, world.backbone);
   CHECK(world.backbone.route().text.length() == 2);
   const StateDict s = world.state();
   const auto text = [&](const std::string& name) {
@@ -228,7 +213,7 @@ TEST_CASE("prompts that are added keep their length") {
 TEST_CASE("in a stream, a task joins the group that its gradient is near, and opens one where none is") {
   for (const auto& [threshold, groups] : {std::pair{-1.0, 1}, std::pair{1.0, 3}}) {
     World world({{"group_threshold", threshold}});
-    for (std::int64_t t = 0; t < 3; ++t) world.run->train(t);
+    for (std::int64_t t = 0; t < 3; ++t) world.run.train(t);
     CHECK(world.state().at("mmap.groups").max().item<std::int64_t>() + 1 == groups);
     CHECK(world.state().at("mmap.centroids").size(0) == groups);
     CHECK(world.host.tables.at("groups").columns.size() == static_cast<std::size_t>(groups));
@@ -238,17 +223,17 @@ TEST_CASE("in a stream, a task joins the group that its gradient is near, and op
 TEST_CASE("prompts of an old group stay, average, or move off their tasks' inputs") {
   const auto trained = [](World& world, std::int64_t stage) {
     std::map<std::string, Tensor> out;
-    world.run->begin(stage, 6);
-    for (std::int64_t number = 0; number < 6; ++number) world.run->step(stage, number, 6);
+    world.run.begin(stage, 6);
+    for (std::int64_t number = 0; number < 6; ++number) world.run.step(stage, number, 6);
     for (const auto& [name, tensor] : world.state()) out[name] = tensor.clone();
     return out;
   };
   const char* kSource = "mmap.group.0.source.0";
   SECTION("frozen") {
     World world({{"grouping", std::string("one")}});
-    world.run->train(0);
+    world.run.train(0);
     const StateDict before = world.state();
-    world.run->train(1);
+    world.run.train(1);
     for (const auto& [name, tensor] : before)
       if (name.find("mmap.group.0.") == 0 || name.find("mmap.task.0.") == 0 ||
           name.find("mmap.initial.") == 0)
@@ -257,11 +242,11 @@ TEST_CASE("prompts of an old group stay, average, or move off their tasks' input
   }
   SECTION("ema") {
     World world({{"grouping", std::string("one")}, {"shared_update", std::string("ema")}, {"ema", 0.75}});
-    world.run->train(0);
+    world.run.train(0);
     const Tensor before = world.state().at(kSource);
     const StateDict after = trained(world, 1);
     CHECK(same_bytes(after.at("mmap.before.source.0"), before));
-    world.run->end(1, 6);
+    world.run.end(1, 6);
     CHECK((after.at(kSource) - before).abs().max().item<double>() > 1e-6);
     CHECK(at::allclose(world.state().at(kSource), 0.75 * before + 0.25 * after.at(kSource), 1e-12, 1e-14));
     CHECK_FALSE(world.state().contains("mmap.before.source.0"));
@@ -269,12 +254,12 @@ TEST_CASE("prompts of an old group stay, average, or move off their tasks' input
   SECTION("projected") {
     World world(
         {{"grouping", std::string("one")}, {"shared_update", std::string("projected")}, {"eps_old", 0.5}});
-    world.run->train(0);
+    world.run.train(0);
     const StateDict before = world.state();
     const Tensor space = before.at("mmap.space.0");
     REQUIRE(space.size(0) == 4);  // gcd of both widths
     REQUIRE((space.size(1) > 0 && space.size(1) < 4));
-    world.run->train(1);
+    world.run.train(1);
     const Tensor moved = world.state().at(kSource) - before.at(kSource);
     CHECK(moved.norm().item<double>() > 1e-6);
     CHECK(moved.mm(space).norm().item<double>() < 1e-9 * moved.norm().item<double>());
@@ -287,23 +272,23 @@ TEST_CASE("an mmap that is put together from its state goes on alike") {
   for (const char* update : {"frozen", "ema", "projected"}) {
     const Settings settings{{"grouping", std::string("one")}, {"shared_update", std::string(update)}};
     World first(settings);
-    first.run->train(0);
-    first.run->begin(1, 6);
-    for (std::int64_t number = 0; number < 3; ++number) first.run->step(1, number, 6);
+    first.run.train(0);
+    first.run.begin(1, 6);
+    for (std::int64_t number = 0; number < 3; ++number) first.run.step(1, number, 6);
     World second(settings);
-    (*second.strategy)->load_state(first.state());
+    second.strategy->load_state(first.state());
     std::set<std::string> trainable;
-    for (const Parameter& p : (*first.strategy)->parameters())
+    for (const Parameter& p : first.strategy->parameters())
       if (p.value.requires_grad()) trainable.insert(p.name);
-    for (const Parameter& p : (*second.strategy)->parameters())
+    for (const Parameter& p : second.strategy->parameters())
       Tensor(p.value).set_requires_grad(trainable.contains(p.name));
     for (std::int64_t number = 3; number < 6; ++number) {
-      first.run->step(1, number, 6);
-      second.run->step(1, number, 6);
+      first.run.step(1, number, 6);
+      second.run.step(1, number, 6);
     }
-    first.run->end(1, 6);
+    first.run.end(1, 6);
     second.host.trained = first.host.trained;
-    second.run->end(1, 6);
+    second.run.end(1, 6);
     const StateDict a = first.state(), b = second.state();
     REQUIRE(a.size() == b.size());
     for (const auto& [name, tensor] : a) CHECK(same_bytes(tensor, b.at(name)));

@@ -9,10 +9,11 @@
 #include "torch_catch.hpp"
 
 using namespace mcit;
+using fake::same_bytes;
+using fake::Settings;
 
 namespace {
 
-using Settings = std::map<std::string, Params::Value>;
 constexpr std::int64_t kSteps = 6;
 
 struct Case {
@@ -55,23 +56,10 @@ std::vector<Case> every_strategy() {
        {{"length", std::int64_t{2}}, {"depth", std::int64_t{1}}, {"probe_examples", std::int64_t{8}}}}};
 }
 
-/// A strategy on its own backbone and host.
-struct World {
-  World(const Case& c, std::int64_t tasks)
-      : strategy(fake::create(c.file, c.name, host, c.settings)), run(*strategy, backbone, host, tasks) {}
-  explicit World(const Case& c) : World(c, 3) {}
-
-  fake::FakeBackbone backbone;
-  fake::FakeHost host;
-  fake::StrategyPtr strategy;
-  fake::Run run;
+struct World : fake::World {
+  explicit World(const Case& c, std::int64_t tasks = 3)
+      : fake::World(c.file, c.name, c.settings, {}, tasks) {}
 };
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.detach().contiguous(), y = b.detach().contiguous();
-  return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() &&
-         std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
-}
 
 bool same_state(const StateDict& a, const StateDict& b) {
   if (a.size() != b.size()) return false;
