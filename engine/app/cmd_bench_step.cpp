@@ -311,7 +311,8 @@ void bench_step(const Flags& flags) {
   std::vector<ExamplePtr> test = encode(encoder, flags, RecordKind::test);
   test.resize(std::min(test.size(), static_cast<std::size_t>(flags.eval_samples)));
 
-  if (!open.model->clip()) install_random_clip(open, encoder);
+  // Beside its peer, which has no such towers, their memory would be counted as the engine's.
+  if (flags.tasks > 1 && !open.model->clip()) install_random_clip(open, encoder);
 
   const Catalogue catalogue(plugin_folders({}));
   Config given = Config::parse("", "command line");
