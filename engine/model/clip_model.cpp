@@ -8,7 +8,6 @@
 #include <numeric>
 #include <set>
 
-#include "core/hash.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit {
@@ -16,6 +15,11 @@ namespace {
 
 const NameGroups kNames{
     "text_model.", "vision_model.", {"visual_projection.", "text_projection.", "logit_scale"}};
+
+/// Whether a tensor of this name has a part in image embeddings.
+bool embeds_images(const std::string& name) {
+  return name.starts_with(kNames.vision) || name.starts_with("visual_projection");
+}
 
 bool same(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor& x, const Tensor& y) {
@@ -36,7 +40,7 @@ ClipModel::ClipModel(std::shared_ptr<Clip> clip) : clip_(std::move(clip)) {
   const ClipConfig& c = clip_->config();
   clip_->each_tensor([&](const std::string& name, Tensor& tensor) {
     device_ = tensor.device();
-    if (name.starts_with(kNames.vision) || name.starts_with("visual_projection"))
+    if (embeds_images(name))
       vision_.add(tensor);
     else if (name != "logit_scale")
       text_.add(tensor);
@@ -95,13 +99,7 @@ Parameters ClipModel::parameters(std::string_view pattern) {
 
 std::string ClipModel::tower_hash() {
   Hasher hasher;
-  for (const auto& [name, tensor] : clip_->tensors()) {
-    if (!name.starts_with(kNames.vision) && !name.starts_with("visual_projection")) continue;
-    const Tensor bytes = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
-    hasher.update(name);
-    hasher.update(std::string_view(static_cast<const char*>(bytes.const_data_ptr()),
-                                   static_cast<std::size_t>(bytes.numel()) * 4));
-  }
+  hash_tensors(hasher, clip_->tensors(), embeds_images);
   return hasher.hex();
 }
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "core/files.hpp"
-#include "core/hash.hpp"
 #include "mcit/errors.hpp"
 #include "model/kernels.hpp"
 #include "model/peft.hpp"
@@ -161,13 +160,7 @@ void Mllm::save(const std::filesystem::path& folder, at::ScalarType dtype,
 std::string Mllm::tower_hash() {
   Hasher hasher;
   hasher.update(std::uint64_t(feature_layer_));
-  for (const auto& [name, tensor] : tensors()) {
-    if (!starts_with(name, kVision)) continue;
-    const Tensor bytes = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
-    hasher.update(name);
-    hasher.update(std::string_view(static_cast<const char*>(bytes.const_data_ptr()),
-                                   static_cast<std::size_t>(bytes.numel()) * 4));
-  }
+  hash_tensors(hasher, tensors(), [](const std::string& name) { return starts_with(name, kVision); });
   return hasher.hex();
 }
 

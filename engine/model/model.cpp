@@ -32,6 +32,17 @@ bool Watch::changed() const {
   return std::any_of(sites_.begin(), sites_.end(), [](const Site* site) { return !site->active().empty(); });
 }
 
+void hash_tensors(Hasher& hasher, const StateDict& tensors,
+                  const std::function<bool(const std::string&)>& wanted) {
+  for (const auto& [name, tensor] : tensors) {
+    if (!wanted(name)) continue;
+    const Tensor bytes = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
+    hasher.update(name);
+    hasher.update(std::string_view(static_cast<const char*>(bytes.const_data_ptr()),
+                                   static_cast<std::size_t>(bytes.numel()) * 4));
+  }
+}
+
 bool in_connector(const std::string& name, const NameGroups& groups) {
   return std::any_of(groups.connector.begin(), groups.connector.end(),
                      [&](const std::string& prefix) { return name.starts_with(prefix); });

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/hash.hpp"
 #include "mcit/backbone.hpp"
 
 namespace mcit {
@@ -52,6 +53,10 @@ struct NameGroups {
 
 /// Which names one of Backbone's patterns selects. @throws ConfigError for a bad regular expression
 std::function<bool(const std::string&)> name_filter(std::string_view pattern, const NameGroups& groups);
+
+/// Adds names and values, as float32, of the tensors that are wanted.
+void hash_tensors(Hasher& hasher, const StateDict& tensors,
+                  const std::function<bool(const std::string&)>& wanted);
 
 bool in_connector(const std::string& name, const NameGroups& groups);
 

@@ -123,14 +123,13 @@ class FwdPrompt final : public Strategy {
 
   Parameters parameters() const override { return pool_.parameters(); }
   StateDict state() const override {
-    StateDict out;
-    for (const Parameter& p : parameters()) out[p.name] = parts::state_copy(p.value);
+    StateDict out = parts::state_of(parameters());
     for (const auto& [name, basis] : bases_) out[name] = parts::state_copy(basis);
     return out;
   }
   void load_state(const StateDict& state) override {
     parts::StateReader reader(state);
-    for (const Parameter& p : parameters()) reader.copy(p.name, p.value);
+    parts::load_parameters(parameters(), reader);
     for (const auto& [name, here] : bases_) {
       const Tensor basis = reader.take(name, at::kDouble);
       if (basis.dim() != 2 || basis.size(0) != here.size(0) || basis.size(1) > basis.size(0))

@@ -57,14 +57,10 @@ class LinearProbe final : public Strategy {
     }
     return out;
   }
-  StateDict state() const override {
-    StateDict out;
-    for (const Parameter& p : parameters()) out[p.name] = parts::state_copy(p.value);
-    return out;
-  }
+  StateDict state() const override { return parts::state_of(parameters()); }
   void load_state(const StateDict& state) override {
     parts::StateReader reader(state);
-    for (const Parameter& p : parameters()) reader.copy(p.name, p.value);
+    parts::load_parameters(parameters(), reader);
     reader.commit();
   }
 

@@ -199,8 +199,7 @@ class MmAP final : public Strategy {
   }
 
   StateDict state() const override {
-    StateDict out;
-    for (const Parameter& p : kept()) out[p.name] = parts::state_copy(p.value);
+    StateDict out = parts::state_of(kept());
     if (keys_) keys_->save(out);
     out[kGroups] = at::tensor(group_of_, at::kLong);
     out[kCentroids] = parts::state_copy(centroids_);
@@ -227,7 +226,7 @@ class MmAP final : public Strategy {
       before_ = make("mmap.before");
       before_->set_trainable(false);
     }
-    for (const Parameter& p : kept()) reader.copy(p.name, p.value);
+    parts::load_parameters(kept(), reader);
     if (keys_) keys_->load(reader);
     for (std::size_t g = 0; reader.has(space_name(g)); ++g) {
       const Tensor basis = reader.take(space_name(g), at::kDouble);

@@ -17,15 +17,17 @@ std::string shape_text(at::IntArrayRef sizes) {
   return text + "]";
 }
 
-void save(const Parameters& parameters, StateDict& state) {
+}  // namespace
+
+StateDict state_of(const Parameters& parameters) {
+  StateDict state;
   for (const Parameter& p : parameters) state[p.name] = state_copy(p.value);
+  return state;
 }
 
-void load(const Parameters& parameters, StateReader& reader) {
+void load_parameters(const Parameters& parameters, StateReader& reader) {
   for (const Parameter& p : parameters) reader.copy(p.name, p.value);
 }
-
-}  // namespace
 
 Tensor state_copy(const Tensor& tensor) { return tensor.detach().clone(at::MemoryFormat::Contiguous); }
 
@@ -105,13 +107,9 @@ Parameters AdapterSet::parameters() const {
   return out;
 }
 
-StateDict AdapterSet::state() const {
-  StateDict state;
-  save(parameters(), state);
-  return state;
-}
+StateDict AdapterSet::state() const { return state_of(parameters()); }
 
-void AdapterSet::load(StateReader& reader) const { parts::load(parameters(), reader); }
+void AdapterSet::load(StateReader& reader) const { load_parameters(parameters(), reader); }
 
 void BaseTensors::attach(Backbone& backbone, std::string_view pattern) {
   for (Parameter& p : backbone.parameters(pattern)) {
@@ -126,13 +124,9 @@ void BaseTensors::set_trainable(bool trainable) {
   for (const Parameter& p : parameters_) p.value.set_requires_grad(trainable);
 }
 
-StateDict BaseTensors::state() const {
-  StateDict state;
-  save(parameters_, state);
-  return state;
-}
+StateDict BaseTensors::state() const { return state_of(parameters_); }
 
-void BaseTensors::load(StateReader& reader) const { parts::load(parameters_, reader); }
+void BaseTensors::load(StateReader& reader) const { load_parameters(parameters_, reader); }
 
 Learner::Learner(const Params& params, std::string adapter_name, Factory factory)
     : targets_(params.text("targets", "decoder")),

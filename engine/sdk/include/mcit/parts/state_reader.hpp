@@ -38,6 +38,11 @@ class MCIT_EXPORT StateReader {
   std::vector<std::function<void()>> changes_;
 };
 
+/// Copies of what parameters hold, by their names.
+MCIT_EXPORT StateDict state_of(const Parameters& parameters);
+/// Plans a copy into each of them.
+MCIT_EXPORT void load_parameters(const Parameters& parameters, StateReader& reader);
+
 /// An independent copy: what a state holds does not change when training goes on.
 MCIT_EXPORT Tensor state_copy(const Tensor& tensor);
 
