@@ -79,9 +79,9 @@ class Pictures {
  private:
   void flush(std::vector<std::string>& paths, std::vector<Tensor>& pixels) {
     if (paths.empty()) return;
-    const Tensor features = open_.model->vision_features(at::stack(pixels));
+    const Tensor features = open_.model->vision_features(at::cat(pixels));
     for (std::size_t i = 0; i < paths.size(); ++i)
-      known_[paths[i]] = features[static_cast<std::int64_t>(i)].clone();
+      known_[paths[i]] = features.narrow(0, static_cast<std::int64_t>(i), 1).clone();
     paths.clear();
     pixels.clear();
   }
@@ -107,9 +107,10 @@ std::vector<ExamplePtr> encode(const Encoder& encoder, const Flags& flags, Recor
 }
 
 /// The peer's initial adapter under the names of our state.
-void load_adapter(Strategy& strategy, const std::string& file) {
+void load_adapter(Strategy& strategy, const MllmConfig& config, const std::string& file) {
   StateDict given, state = strategy.state();
-  for (const auto& [name, tensor] : read_safetensors(file).tensors) given[canonical_name(name)] = tensor;
+  for (const auto& [name, tensor] : read_safetensors(file).tensors)
+    given[canonical_name(config, name)] = tensor;
   for (auto& [name, tensor] : state) {
     std::string key = name;
     if (const auto at = key.find(".lora_router."); at != std::string::npos) key.replace(at, 13, ".router.");
@@ -266,9 +267,23 @@ void install_random_clip(OpenModel& open, const Encoder& encoder) {
   config.text.hidden_size = config.text.intermediate_size = config.projection_dim = 64;
   config.text.num_attention_heads = 2;
   config.text.eos_token_id = encoder.end_token();
-  StateDict tensors = initial_clip(config, 1);
-  open.model->set_clip(std::make_shared<Clip>(config, tensors),
-                       clip_text_encoder(encoder.tokenizer(), config.text));
+  Weights weights(initial_clip(config, 1));
+  open.clip = OpenClip{std::make_shared<Clip>(config, weights), open.preprocessor,
+                       clip_text_encoder(encoder.tokenizer(), config.text)};
+  open.model->set_clip(
+      open.clip->clip,
+      [clip = *open.clip,
+       known = std::map<std::string, Tensor>()](const std::vector<std::string>& paths) mutable {
+        std::vector<Tensor> rows;
+        for (const std::string& path : paths) {
+          auto found = known.find(path);
+          if (found == known.end())
+            found = known.emplace(path, clip.embed(clip.preprocessor.load(path))).first;
+          rows.push_back(found->second);
+        }
+        return at::cat(rows);
+      },
+      open.clip->encode);
 }
 
 /// The best of forty float32 products of a LLaMA layer's shape: how busy the machine is.
@@ -329,7 +344,7 @@ void bench_step(const Flags& flags) {
   for (std::int64_t t = 0; t < flags.tasks; ++t) stream.tasks.push_back({"bench", 0, 0, {}});
   hooks.on_stream_begin(stream);
   hooks.attach(*open.model);
-  if (!flags.adapter_in.empty()) load_adapter(*strategy, flags.adapter_in);
+  if (!flags.adapter_in.empty()) load_adapter(*strategy, open.model->config(), flags.adapter_in);
   Pictures pictures(open, flags.vision_cache == "warm");
   if (flags.vision_cache == "warm") {
     const auto used =

@@ -20,17 +20,18 @@ void generate(const Flags& flags) {
   set_threads(flags.threads);
   const std::filesystem::path folder = find_model(flags.model);
   OpenModel open = open_model(folder, open_device(flags.device), flags.pad_square, flags.adapter);
-  const std::string fallback = flags.model == "mini" ? "plain" : "llava";
-  const Encoder encoder =
-      make_encoder(open, flags.prompt_template.empty() ? fallback : flags.prompt_template);
+  const Encoder encoder = make_encoder(open, flags.prompt_template);
   Record record{.id = "prompt", .image = flags.image, .turns = {{flags.prompt, ""}}, .golds = {""}};
   const auto example = std::make_shared<const Example>(encoder.test(record, 0, 0, flags.max_new_tokens));
   Mllm& model = *open.model;
   Tensor pixels, features;
   if (!flags.image.empty()) {
-    pixels = open.preprocessor.load(flags.image).unsqueeze(0);
+    pixels = open.preprocessor.load(flags.image);
     features = model.vision_features(pixels.to(model.device(), model.dtype()));
-    model.set_images({[&](const std::string&) { return features[0].to(at::kCPU, at::kFloat); }, {}});
+    model.set_images(
+        {[&](const std::string&) { return features.to(at::kCPU, at::kFloat); },
+         {},
+         [&](const std::string& path) { return open.preprocessor.shape(read_picture_size(path)); }});
   }
   const Batch batch{{example}};
   Prefill prefill = model.prefill(batch, flags.max_new_tokens);
@@ -38,7 +39,14 @@ void generate(const Flags& flags) {
   if (flags.dump.empty()) return;
   StateDict out = {{"input_ids", at::tensor(example->tokens, at::kLong).unsqueeze(0)},
                    {"logits", model.all_logits(batch, features).to(at::kCPU).unsqueeze(0).contiguous()}};
-  if (pixels.defined()) out["pixel_values"] = pixels;
+  if (pixels.defined()) {
+    const bool tiled = open.preprocessor.tiled();
+    const PictureSize size = read_picture_size(flags.image);
+    out["pixel_values"] = tiled ? pixels.unsqueeze(0) : pixels;
+    if (tiled) out["image_sizes"] = at::tensor({size.height, size.width}, at::kLong).unsqueeze(0);
+  }
+  if (model.config().family == Family::instructblip)
+    out["qformer_input_ids"] = at::tensor(open.instruction_ids(example->prompt), at::kLong).unsqueeze(0);
   write_safetensors(flags.dump, out);
 }
 
@@ -55,7 +63,9 @@ void add_generate(CLI::App& app) {
       ->type_name("DIR");
   command->add_option("--image", flags->image, "JPEG or PNG")->check(CLI::ExistingFile)->type_name("FILE");
   command->add_option("--prompt", flags->prompt, "The question")->required()->type_name("TEXT");
-  command->add_option("--template", flags->prompt_template, "plain, llava or vicuna_v1 [by model]")
+  command
+      ->add_option("--template", flags->prompt_template,
+                   "Prompt template: plain, llava, vicuna_v1, chatml, smolvlm or question [the model's own]")
       ->type_name("NAME");
   command->add_option("--max-new-tokens", flags->max_new_tokens, "Longest answer")
       ->capture_default_str()

@@ -19,7 +19,7 @@ namespace mcit {
 namespace {
 
 struct Settings {
-  LlavaConfig llava;
+  MllmConfig llava;
   ClipConfig clip;
   PretrainOptions train;
   mini::MixtureOptions mixture;
@@ -127,7 +127,7 @@ class Source {
     out.example = encoder_.train(record, 0, 0);
     if (pictured) {
       out.pixels =
-          preprocessor_.pixels({mini::kSide, mini::kSide, {sample.pixels.begin(), sample.pixels.end()}});
+          preprocessor_.pixels({mini::kSide, mini::kSide, {sample.pixels.begin(), sample.pixels.end()}})[0];
       out.patches.assign(sample.patches.begin(), sample.patches.end());
     }
     out.caption = encoder_.tokenizer().encode(" " + sample.caption, true);
@@ -163,8 +163,9 @@ std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& m
       const Tensor features =
           pixels.empty() || model.tower_changed() ? Tensor() : model.vision_features(at::stack(pixels));
       std::int64_t next = 0;
-      model.set_images({[&](const std::string&) { return features[next++]; },
-                        [&](const std::string&) { return pixels[static_cast<std::size_t>(next++)]; }});
+      model.set_images(
+          {[&](const std::string&) { return features.narrow(0, next++, 1); },
+           [&](const std::string&) { return pixels[static_cast<std::size_t>(next++)].unsqueeze(0); }});
       Prefill prefill = model.prefill(batch, 12);
       const auto answers = model.decode(prefill, 12);
       for (std::size_t i = 0; i < answers.size(); ++i)
@@ -217,7 +218,7 @@ void measure(const Flags& flags, Settings s) {
   const mini::Pack pack(share_dir() / "mini" / "pack");
   const mini::Mixture mixture(pack, s.mixture);
   OpenModel open = open_model(find_model(flags.measure), at::kCPU, false);
-  const Encoder encoder = make_encoder(open, "plain");
+  const Encoder encoder = make_encoder(open, "");
   print_scores(
       evaluate_kinds(*open.model, mixture, Source(mixture, encoder, open.preprocessor, s), encoder, s),
       flags.json);
@@ -258,6 +259,7 @@ void pretrain(const Flags& flags) {
   t.pad_token_id = id("<pad>");
   s.clip.text.eos_token_id = id("</s>");
   s.llava.image_token_id = id("<image>");
+  s.llava.prompt_template = "plain";
   s.clip.vision = s.llava.vision;
 
   std::filesystem::create_directories(s.out);
@@ -267,8 +269,12 @@ void pretrain(const Flags& flags) {
   }
   write_atomic(s.out / "preprocessor_config.json", preprocessor_json(s.llava.vision.image_size));
   const Preprocessor preprocessor = Preprocessor::from_folder(s.out);
-  const Encoder encoder(tokenizer, {"plain", s.llava.image_tokens(), s.llava.image_token_id,
-                                    t.eos_token_ids.front(), t.max_position_embeddings});
+  const Encoder encoder(tokenizer, {.prompt_template = "plain",
+                                    .picture = fixed_picture(s.llava.image_tokens()),
+                                    .image_token_id = s.llava.image_token_id,
+                                    .eos_token_id = t.eos_token_ids.front(),
+                                    .max_length = t.max_position_embeddings,
+                                    .model = {}});
   const Source source(mixture, encoder, preprocessor, s);
 
   Mllm model(s.llava, initial_llava(s.llava, s.train.seed));
@@ -283,8 +289,8 @@ void pretrain(const Flags& flags) {
   const std::string tower = "vision_tower.";
   for (const auto& [name, tensor] : model.tensors())
     if (name.starts_with(tower)) clip_tensors[name.substr(tower.size())] = tensor.detach().clone();
-  StateDict taken = clip_tensors;
-  Clip clip(s.clip, taken);
+  Weights weights(std::move(clip_tensors));
+  Clip clip(s.clip, weights);
   pretrain_clip(clip, source, s.train, report);
 
   const std::map<std::string, std::string> note = {

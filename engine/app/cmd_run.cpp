@@ -260,7 +260,7 @@ void run_command(const Flags& flags, const std::string& command_line) {
   describe(run, s, command_line, dir);
 
   Workload& work = run.work;
-  TaskLoop loop({*work.model, work.model_hash, work.tasks, work.probe, work.features.get(), dir}, s.loop);
+  TaskLoop loop({*work.model, work.model_hash, work.tasks, work.probe, work.stores.tower.get(), dir}, s.loop);
   const StrategyPtr strategy = run.catalogue.create(s.strategy, run.params, loop.host());
   log::info("strategy '", s.strategy, "', suite '", run.suite.name, "' (", work.tasks.size(),
             " tasks), seed ", s.seed, ", ", run.device.str(), ", ", run.threads,

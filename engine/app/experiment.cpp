@@ -26,21 +26,14 @@ std::filesystem::path find_model(const std::string& name) {
   if (std::filesystem::is_directory(name)) return name;
   const auto builtin = share_dir() / name / "base";
   if (name.find('/') == std::string::npos && std::filesystem::exists(builtin / "config.json")) return builtin;
-  throw ConfigError("model", "'" + name + "' is neither a folder nor a built-in model", "built in: mini");
+  const auto fetched = user_cache_dir() / "models" / name;
+  if (name.find('/') == std::string::npos && std::filesystem::exists(fetched / "config.json")) return fetched;
+  if (std::filesystem::is_regular_file(name) && name.ends_with(".gguf"))
+    throw ConfigError("model", "'" + name + "' is a file",
+                      "mcit convert " + name + " --out DIR makes a model folder of it");
+  throw ConfigError("model", "'" + name + "' is neither a folder nor a known model",
+                    "built in: mini; smollm2 and smollm2-135m once ./dev fetch smollm2 has made them");
 }
-
-namespace {
-
-/// CLIP towers for image and text features: their own tokenizer, or the model's where they have none.
-void install_clip(OpenModel& model, const std::filesystem::path& folder, at::Device device) {
-  std::shared_ptr<Clip> clip = load_clip(folder, device);
-  const auto own = folder / "tokenizer.json";
-  const Tokenizer tokenizer = std::filesystem::exists(own) ? Tokenizer::from_file(own) : model.tokenizer;
-  const TextEncoder encode = clip_text_encoder(tokenizer, clip->config().text);
-  model.model->set_clip(clip, encode);
-}
-
-}  // namespace
 
 TextEncoder clip_text_encoder(const Tokenizer& tokenizer, const TextTowerConfig& text) {
   // The first CLIP files name 2 as their end token and mean the one that their tokenizer writes.
@@ -59,9 +52,10 @@ TextEncoder clip_text_encoder(const Tokenizer& tokenizer, const TextTowerConfig&
 std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square,
                               const std::filesystem::path& adapter) {
   Hasher hasher;
-  for (const char* file :
-       {"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
-        "preprocessor_config.json", "clip/config.json", "clip/model.safetensors", "clip/tokenizer.json"})
+  for (const char* file : {"config.json", "model.safetensors", "model.safetensors.index.json",
+                           "tokenizer.json", "preprocessor_config.json", "processor_config.json",
+                           "generation_config.json", "qformer_tokenizer/tokenizer.json", "clip/config.json",
+                           "clip/model.safetensors", "clip/tokenizer.json", "clip/preprocessor_config.json"})
     if (std::filesystem::exists(folder / file)) hasher.field(file).field(hash_file(folder / file));
   for (const auto& entry : std::filesystem::directory_iterator(folder))
     if (entry.path().filename().string().starts_with("model-") && entry.path().extension() == ".safetensors")
@@ -73,25 +67,81 @@ std::string model_folder_hash(const std::filesystem::path& folder, bool pad_squa
   return hasher.hex();
 }
 
+Tensor OpenClip::embed(const Tensor& pixels) const {
+  const at::NoGradGuard no_grad;
+  const Tensor& weights = clip->token_embedding();
+  return clip->embed_images(pixels.to(weights.device(), weights.scalar_type())).to(at::kCPU, at::kFloat);
+}
+
+OpenClip open_clip(const std::filesystem::path& folder, const std::filesystem::path& shared,
+                   at::Device device, bool pad_square) {
+  const auto folder_of = [&](const char* file) {
+    return std::filesystem::exists(folder / file) ? folder : shared;
+  };
+  OpenClip out{load_clip(folder, device),
+               Preprocessor::from_folder(folder_of("preprocessor_config.json"), pad_square),
+               {}};
+  if (out.preprocessor.tiled())
+    throw CheckpointError((folder / "preprocessor_config.json").string(),
+                          "is missing, and the model's own cuts pictures into tiles",
+                          "the CLIP towers need their own");
+  out.encode = clip_text_encoder(Tokenizer::from_file(folder_of("tokenizer.json") / "tokenizer.json"),
+                                 out.clip->config().text);
+  return out;
+}
+
 OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square,
-                     const std::filesystem::path& adapter) {
-  OpenModel out{folder, Mllm::load(folder, device, std::nullopt, adapter),
+                     const std::filesystem::path& adapter, std::optional<at::ScalarType> dtype) {
+  OpenModel out{folder,
+                Mllm::load(folder, device, dtype, adapter),
                 Tokenizer::from_file(folder / "tokenizer.json"),
-                Preprocessor::from_folder(folder, pad_square),
+                {},
+                std::nullopt,
+                {},
                 model_folder_hash(folder, pad_square, adapter)};
-  const std::int64_t image = out.model->config().image_token_id;
-  if (out.tokenizer.token_to_id("<image>") != image)
-    throw CheckpointError((folder / "tokenizer.json").string(),
-                          "its <image> token is not the model's image token " + std::to_string(image),
-                          "tokenizer and config.json belong to different models");
-  if (std::filesystem::exists(folder / "clip" / "config.json")) install_clip(out, folder / "clip", device);
+  Mllm& model = *out.model;
+  const MllmConfig& config = model.config();
+  if (config.image_token_id >= 0 && out.tokenizer.token_to_id("<image>") != config.image_token_id)
+    throw CheckpointError(
+        (folder / "tokenizer.json").string(),
+        "its <image> token is not the model's image token " + std::to_string(config.image_token_id),
+        "tokenizer and config.json belong to different models");
+  if (config.sees()) out.preprocessor = Preprocessor::from_folder(folder, pad_square);
+  if (config.family == Family::instructblip) {
+    out.instruction_ids = [tokenizer = Tokenizer::from_file(folder / "qformer_tokenizer" / "tokenizer.json")](
+                              const std::string& text) { return tokenizer.encode(text, true); };
+    model.set_instructions(out.instruction_ids);
+  }
+  if (std::filesystem::exists(folder / "clip" / "config.json")) {
+    out.clip = open_clip(folder / "clip", folder, device, pad_square);
+    model.set_clip(
+        out.clip->clip,
+        [clip = *out.clip](const std::vector<std::string>& paths) {
+          std::vector<Tensor> pixels;
+          for (const std::string& path : paths) pixels.push_back(clip.preprocessor.load(path));
+          return clip.embed(at::cat(pixels));
+        },
+        out.clip->encode);
+  }
   return out;
 }
 
 Encoder make_encoder(const OpenModel& model, const std::string& prompt_template) {
-  const LlavaConfig& c = model.model->config();
-  return Encoder(model.tokenizer, {prompt_template, c.image_tokens(), c.image_token_id,
-                                   c.text.eos_token_ids.front(), c.text.max_position_embeddings});
+  const Mllm& m = *model.model;
+  const MllmConfig& c = m.config();
+  EncoderOptions options{.prompt_template = prompt_template.empty() ? usual_template(c) : prompt_template,
+                         .picture = {},
+                         .image_token_id = c.image_token_id,
+                         .eos_token_id = c.text.eos_token_ids.front(),
+                         .max_length = c.text.max_position_embeddings,
+                         .model = m.info().family + " " + std::to_string(m.info().image_tokens)};
+  if (m.reads_shape())
+    options.picture = [&m, preprocessor = model.preprocessor](const std::string& path) {
+      return m.picture_text(preprocessor.shape(read_picture_size(path)));
+    };
+  else if (c.sees())
+    options.picture = [text = m.picture_text({})](const std::string&) { return text; };
+  return Encoder(model.tokenizer, std::move(options));
 }
 
 namespace {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "data/preprocessor.hpp"
 #include "data/suite.hpp"
 #include "mcit/strategy.hpp"
+#include "model/device.hpp"
 #include "model/mllm.hpp"
 
 namespace mcit {
@@ -20,33 +22,55 @@ namespace mcit {
 /// Folders with suites and built-in models: $MCIT_SHARE, or share/mcit beside the executable's folder.
 std::filesystem::path share_dir();
 
-/// A model folder, or the name of a built-in one ("mini"). @throws ConfigError with what is known.
+/// A model folder, or the name of a built-in one ("mini") or of one in the user's cache (models/NAME).
+/// @throws ConfigError with what is known.
 std::filesystem::path find_model(const std::string& name);
+
+/// Token ids of a text for CLIP's text tower: begin and end tokens included, cut at what the tower reads.
+using TextEncoder = std::function<std::vector<std::int64_t>(const std::string&)>;
+TextEncoder clip_text_encoder(const Tokenizer& tokenizer, const TextTowerConfig& text);
+
+/// CLIP or SigLIP towers with what they read pictures and texts by.
+struct OpenClip {
+  std::shared_ptr<Clip> clip;
+  Preprocessor preprocessor;
+  TextEncoder encode;
+
+  /// [n, P] float32 on the CPU, without gradient. @param pixels [n, 3, S, S]
+  Tensor embed(const Tensor& pixels) const;
+};
+/// @param folder the towers' own @param shared where the tokenizer or preprocessing lies that they lack
+OpenClip open_clip(const std::filesystem::path& folder, const std::filesystem::path& shared,
+                   at::Device device, bool pad_square);
 
 /// A model folder, opened: weights, tokenizer, preprocessing, CLIP towers where there are some.
 struct OpenModel {
   std::filesystem::path folder;
   std::unique_ptr<Mllm> model;
   Tokenizer tokenizer;
-  Preprocessor preprocessor;
-  std::string hash;  ///< of config, weights, tokenizer and preprocessing files
+  Preprocessor preprocessor;     ///< meaningless for a model that reads text alone
+  std::optional<OpenClip> clip;  ///< for task keys and selectors
+  TextEncoder instruction_ids;   ///< InstructBLIP: ids of a prompt's text for the Q-Former
+  std::string hash;              ///< of config, weights, tokenizer and preprocessing files
 };
 /// Hash of config, weights, tokenizer and preprocessing files, those of clip/ among them.
 std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square,
                               const std::filesystem::path& adapter = {});
 /// @param adapter a PEFT folder to merge into the weights, or empty
+/// @param dtype of the weights; without it float32 on the CPU, bfloat16 on CUDA
 OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square,
-                     const std::filesystem::path& adapter = {});
+                     const std::filesystem::path& adapter = {},
+                     std::optional<at::ScalarType> dtype = std::nullopt);
 
-/// Token ids of a text for CLIP's text tower: begin and end tokens included, cut at what the tower reads.
-using TextEncoder = std::function<std::vector<std::int64_t>(const std::string&)>;
-TextEncoder clip_text_encoder(const Tokenizer& tokenizer, const TextTowerConfig& text);
-
-/// The encoder for this model under a prompt template.
+/// The encoder for this model under a prompt template. @param prompt_template empty: the model's own
 Encoder make_encoder(const OpenModel& model, const std::string& prompt_template);
 
-/// A feature store for the model's frozen tower, installed as the model's source of pictures.
-std::unique_ptr<FeatureStore> install_features(OpenModel& model, std::uint64_t memory_budget, int threads);
+/// What frozen towers say about pictures, stored; installed as the model's sources. Null where there is no
+/// such tower.
+struct PictureStores {
+  std::unique_ptr<FeatureStore> tower, clip;
+};
+PictureStores install_features(OpenModel& model, std::uint64_t memory_budget, int threads);
 
 /// Reads a suite and makes or finds its data. @param data folder given by the user, or empty
 Suite open_suite(const std::string& name, const std::vector<std::string>& order,

@@ -31,7 +31,9 @@ int main(int argc, char** argv) {
   mcit::add_check_plugin(app);
   mcit::add_new_plugin(app);
   mcit::add_generate(app);
+  mcit::add_inspect(app);
   mcit::add_export(app);
+  mcit::add_convert(app);
   mcit::add_check_data(app);
   mcit::add_make_data(app);
   mcit::add_pretrain(app);

@@ -49,8 +49,8 @@ class RowEncoder {
       Record record = records[i];
       record.turns.front().first += suffix;
       try {
+        record.image = picture(record, file, i);
         Example example = encode_row(record, static_cast<std::int64_t>(i));
-        example.image = picture(record, file, i);
         out.push_back(std::make_shared<const Example>(std::move(example)));
       } catch (const DataError& e) {
         const std::string where = file.string() + ": row " + std::to_string(i + 1);
@@ -118,25 +118,36 @@ StreamTask question_task(const Suite& suite, const SuiteTask& spec, std::int64_t
   return task;
 }
 
+/// @param tower_hash changes with the weights that make a feature
 FeatureStoreOptions feature_options(const std::string& tower_hash, const Preprocessor& preprocessor,
-                                    const Model& model, const WorkloadOptions& options,
+                                    const Model& model, std::uint64_t memory, int threads,
                                     std::vector<std::int64_t> shape) {
-  return {.folder = user_cache_dir() / "features",
-          .key = Hasher()
-                     .field(tower_hash)
-                     .field(preprocessor.digest())
-                     .field(at::toString(model.dtype()))
-                     .field(model.device().str())
-                     .hex(),
-          .shape = std::move(shape),
-          .memory_budget = options.feature_memory,
-          .threads = options.loader_threads};
+  FeatureStoreOptions out{.folder = user_cache_dir() / "features",
+                          .key = Hasher()
+                                     .field(tower_hash)
+                                     .field(preprocessor.digest())
+                                     .field(at::toString(model.dtype()))
+                                     .field(model.device().str())
+                                     .hex(),
+                          .shape = std::move(shape),
+                          .tiles = {},
+                          .memory_budget = memory,
+                          .threads = threads};
+  if (preprocessor.tiled())
+    out.tiles = [preprocessor](const std::string& path) {
+      return std::int64_t{preprocessor.shape(read_picture_size(path)).tiles()};
+    };
+  return out;
+}
+
+FeatureStore::Load loader(const Preprocessor& preprocessor) {
+  return [preprocessor](const std::string& path) { return preprocessor.load(path); };
 }
 
 Workload open_questions(const Suite& suite, const WorkloadOptions& options) {
   Workload out;
   OpenModel open = open_model(find_model(options.model), options.device, options.pad_square, options.adapter);
-  out.features = install_features(open, options.feature_memory, options.loader_threads);
+  out.stores = install_features(open, options.feature_memory, options.loader_threads);
   const auto encoder = std::make_shared<const Encoder>(
       make_encoder(open, options.prompt_template.empty() ? suite.prompt_template : options.prompt_template));
   RowEncoder rows(suite, *encoder);
@@ -238,27 +249,20 @@ Workload open_classes(const Suite& suite, const WorkloadOptions& options) {
   if (!options.adapter.empty())
     throw ConfigError("adapter", "is for language models, and the suite is of kind \"classify\"");
   const std::filesystem::path folder = find_model(options.model), towers = clip_folder(folder);
-  const auto folder_of = [&](const char* file) {
-    return std::filesystem::exists(towers / file) ? towers : folder;
-  };
-  auto model = std::make_unique<ClipModel>(load_clip(towers, options.device));
-  const Tokenizer tokenizer = Tokenizer::from_file(folder_of("tokenizer.json") / "tokenizer.json");
-  const Preprocessor preprocessor =
-      Preprocessor::from_folder(folder_of("preprocessor_config.json"), options.pad_square);
-  const auto load = [preprocessor](const std::string& path) { return preprocessor.load(path); };
-  out.features = std::make_unique<FeatureStore>(
-      feature_options(model->tower_hash(), preprocessor, *model, options, {model->info().feature_dim}), load,
-      [clip = model->clip(), device = model->device(), dtype = model->dtype()](const Tensor& pixels) {
-        return clip->embed_images(pixels.to(device, dtype)).to(at::kFloat);
-      });
-  model->set_images({[raw = out.features.get()](const std::string& path) { return raw->get(path); }, load});
+  const OpenClip open = open_clip(towers, folder, options.device, options.pad_square);
+  auto model = std::make_unique<ClipModel>(open.clip);
+  out.stores.tower = std::make_unique<FeatureStore>(
+      feature_options(model->tower_hash(), open.preprocessor, *model, options.feature_memory,
+                      options.loader_threads, {model->info().feature_dim}),
+      loader(open.preprocessor), [open](const Tensor& pixels) { return open.embed(pixels); });
+  model->set_images({[raw = out.stores.tower.get()](const std::string& path) { return raw->get(path)[0]; },
+                     [load = loader(open.preprocessor)](const std::string& path) { return load(path)[0]; }});
 
-  const TextEncoder encode = clip_text_encoder(tokenizer, model->clip()->config().text);
   std::vector<ClassTexts> texts;
   for (const SuiteTask& spec : suite.tasks) {
     const ClassTask data = read_class_task(suite, spec);
     out.tasks.push_back(class_task(suite, spec, static_cast<std::int64_t>(out.tasks.size()), data, *model));
-    texts.push_back(class_texts(data.classes, suite.class_template, encode));
+    texts.push_back(class_texts(data.classes, suite.class_template, open.encode));
     out.data[spec.folder.empty() ? spec.train.string() + ", " + spec.test.string() : spec.folder.string()] =
         records_hash(data);
   }
@@ -270,22 +274,43 @@ Workload open_classes(const Suite& suite, const WorkloadOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<FeatureStore> install_features(OpenModel& open, std::uint64_t memory_budget, int threads) {
+PictureStores install_features(OpenModel& open, std::uint64_t memory_budget, int threads) {
   Mllm& model = *open.model;
-  WorkloadOptions options;
-  options.feature_memory = memory_budget;
-  options.loader_threads = threads;
-  const auto load = [preprocessor = open.preprocessor](const std::string& path) {
-    return preprocessor.load(path);
-  };
-  auto store = std::make_unique<FeatureStore>(
-      feature_options(model.tower_hash(), open.preprocessor, model, options,
-                      {model.config().image_tokens(), model.config().vision.hidden_size}),
-      load, [&model](const Tensor& pixels) {
-        return model.vision_features(pixels.to(model.device(), model.dtype())).to(at::kFloat);
-      });
-  model.set_images({[raw = store.get()](const std::string& path) { return raw->get(path); }, load});
-  return store;
+  PictureStores out;
+  if (model.config().sees()) {
+    const auto load = loader(open.preprocessor);
+    out.tower = std::make_unique<FeatureStore>(
+        feature_options(model.tower_hash(), open.preprocessor, model, memory_budget, threads,
+                        model.feature_shape()),
+        load, [&model](const Tensor& pixels) {
+          return model.vision_features(pixels.to(model.device(), model.dtype())).to(at::kFloat);
+        });
+    model.set_images({[raw = out.tower.get()](const std::string& path) { return raw->get(path); }, load,
+                      [preprocessor = open.preprocessor](const std::string& path) {
+                        return preprocessor.shape(read_picture_size(path));
+                      }});
+  }
+  if (open.clip) {
+    Hasher towers;
+    hash_tensors(towers, open.clip->clip->tensors(), [](const std::string& name) {
+      return name.starts_with("vision_model.") || name.starts_with("visual_projection");
+    });
+    out.clip = std::make_unique<FeatureStore>(
+        feature_options(towers.hex(), open.clip->preprocessor, model, memory_budget, threads,
+                        {open.clip->clip->config().projection_dim}),
+        loader(open.clip->preprocessor),
+        [clip = *open.clip](const Tensor& pixels) { return clip.embed(pixels); });
+    model.set_clip(
+        open.clip->clip,
+        [raw = out.clip.get()](const std::vector<std::string>& paths) {
+          raw->prefetch(paths);
+          std::vector<Tensor> rows;
+          for (const std::string& path : paths) rows.push_back(raw->get(path));
+          return at::cat(rows);
+        },
+        open.clip->encode);
+  }
+  return out;
 }
 
 Workload open_workload(const Suite& suite, const WorkloadOptions& options) {

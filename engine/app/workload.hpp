@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/features.hpp"
+#include "app/experiment.hpp"
 #include "data/suite.hpp"
 #include "model/model.hpp"
 #include "train/task_loop.hpp"
@@ -17,7 +17,7 @@ struct WorkloadOptions {
   std::string model = "mini";  ///< folder or name
   at::Device device = at::kCPU;
   bool pad_square = false;
-  std::string prompt_template;    ///< empty: the suite's
+  std::string prompt_template;    ///< empty: the suite's, and where that is empty the model's
   std::filesystem::path adapter;  ///< a PEFT folder to merge into an MLLM's weights, or empty
   std::uint64_t feature_memory = 2ULL << 30;
   int loader_threads = 1;
@@ -27,7 +27,7 @@ struct WorkloadOptions {
 struct Workload {
   std::unique_ptr<Model> model;
   std::string model_hash;                   ///< of config, weights, tokenizer and preprocessing files
-  std::unique_ptr<FeatureStore> features;   ///< what the frozen tower says about each picture
+  PictureStores stores;                     ///< what frozen towers say about each picture
   std::vector<StreamTask> tasks;            ///< every row encoded, every picture known to be there
   std::vector<ExamplePtr> probe;            ///< examples of no task (-1)
   std::map<std::string, std::string> data;  ///< file or folder -> hash of what was read

@@ -136,6 +136,24 @@ void AtomicFile::commit() {
     ::fsync(folder.get());  // some file systems refuse; the content itself is safe by now
 }
 
+void write_folder(const fs::path& target, const FillFolder& fill) {
+  const fs::path place = target.has_filename() ? target : target.parent_path();  // "folder/" is "folder"
+  const fs::path temporary = place.string() + ".tmp" + std::to_string(::getpid());
+  std::error_code ignored;
+  try {
+    fs::remove_all(temporary);
+    fs::create_directories(temporary);
+    fill(temporary);
+    fs::rename(temporary, place);
+  } catch (const fs::filesystem_error& error) {
+    fs::remove_all(temporary, ignored);
+    throw DataError(target.string(), error.code().message());
+  } catch (...) {
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+}
+
 FileLock::FileLock(const std::filesystem::path& file) : file_(file) {
   std::error_code ignored;
   fs::create_directories(file_.parent_path(), ignored);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,6 +38,13 @@ class AtomicFile {
   std::filesystem::path temporary_;
   int descriptor_ = -1;
 };
+
+/// Writes into the folder it is given.
+using FillFolder = std::function<void(const std::filesystem::path& folder)>;
+
+/// Lets `fill` write into a new folder beside `target`, which then becomes `target`. On any error nothing is
+/// left. @throws DataError, also when `target` is there and not empty.
+void write_folder(const std::filesystem::path& target, const FillFolder& fill);
 
 /// While it lives no other process holds a lock of the same name: whoever comes second waits, and then finds
 /// what the first has made. Where a lock file cannot be written there is no waiting.

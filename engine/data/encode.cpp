@@ -6,12 +6,30 @@
 #include "mcit/errors.hpp"
 
 namespace mcit {
+
+/// The text around questions and answers.
+struct PromptTemplate {
+  const char* name;
+  const char *first, *later;         ///< before the first question, and before those of further turns
+  const char *picture, *no_picture;  ///< between `first` and the question
+  const char* behind;                ///< behind a question
+  const char* answer;                ///< before an answer
+};
+
 namespace {
 
-constexpr const char* kSystem =
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and "
-    "polite answers to the user's questions. ";
+constexpr PromptTemplate kTemplates[] = {
+    {"plain", "", " ", "<image> ", "", "", " "},
+    {"llava", "USER: ", "USER: ", "<image>\n", "", " ASSISTANT:", " "},
+    {"vicuna_v1",
+     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+     "detailed, and polite answers to the user's questions. USER: ",
+     "USER: ", "<image>\n", "", " ASSISTANT:", " "},
+    {"chatml", "<|im_start|>user\n", "\n<|im_start|>user\n", "<image>\n", "",
+     "<|im_end|>\n<|im_start|>assistant\n", ""},
+    {"smolvlm", "<|im_start|>User:", "\nUser: ", "<image>", " ", "<end_of_utterance>\nAssistant:", " "},
+    {"question", "", " ", "<image>", "", "", " "},
+};
 
 bool extends(const std::vector<std::int64_t>& longer, const std::vector<std::int64_t>& prefix) {
   return longer.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), longer.begin());
@@ -20,45 +38,66 @@ bool extends(const std::vector<std::int64_t>& longer, const std::vector<std::int
 }  // namespace
 
 const std::vector<std::string>& prompt_templates() {
-  static const std::vector<std::string> names = {"plain", "llava", "vicuna_v1"};
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> out;
+    for (const PromptTemplate& one : kTemplates) out.emplace_back(one.name);
+    return out;
+  }();
   return names;
 }
 
+std::function<PictureText(const std::string& path)> fixed_picture(std::int64_t rows) {
+  return [rows](const std::string&) { return PictureText{"<image>", rows, 0}; };
+}
+
 Encoder::Encoder(Tokenizer tokenizer, EncoderOptions options)
-    : tokenizer_(std::move(tokenizer)), options_(std::move(options)) {
-  const auto& names = prompt_templates();
-  if (std::find(names.begin(), names.end(), options_.prompt_template) == names.end())
+    : tokenizer_(std::move(tokenizer)), options_(std::move(options)), template_(nullptr) {
+  for (const PromptTemplate& one : kTemplates)
+    if (one.name == options_.prompt_template) template_ = &one;
+  if (template_ == nullptr)
     throw ConfigError("prompt template", "unknown template '" + options_.prompt_template + "'",
-                      suggestion(options_.prompt_template, names));
-  if (tokenizer_.token_to_id("<image>") != options_.image_token_id)
+                      suggestion(options_.prompt_template, prompt_templates()));
+  if (options_.image_token_id >= 0 && tokenizer_.token_to_id("<image>") != options_.image_token_id)
     throw CheckpointError(
         "tokenizer.json",
         "its <image> token is not the model's image token " + std::to_string(options_.image_token_id),
         "tokenizer and config.json belong to different models");
 }
 
-std::vector<Encoder::Turn> Encoder::render(const Record& record) const {
+std::vector<Encoder::Turn> Encoder::render(const Record& record, const PictureText* picture) const {
+  const bool written = picture != nullptr && !picture->text.empty();
   std::vector<Turn> out;
-  const bool plain = options_.prompt_template == "plain";
-  for (std::size_t i = 0; i < record.turns.size(); ++i) {
-    const auto& [question, answer] = record.turns[i];
-    const bool pictured = i == 0 && !record.image.empty();
-    if (plain) {
-      out.push_back({(pictured ? "<image> " : i == 0 ? "" : " ") + question, " " + answer});
-    } else {
-      const std::string system = i == 0 && options_.prompt_template == "vicuna_v1" ? kSystem : "";
-      out.push_back(
-          {system + "USER: " + (pictured ? "<image>\n" : "") + question + " ASSISTANT:", " " + answer});
-    }
+  for (const auto& [question, answer] : record.turns) {
+    const bool first = out.empty();
+    const std::string before =
+        first ? std::string(template_->first) + (written ? template_->picture : template_->no_picture)
+              : template_->later;
+    out.push_back({before + question + template_->behind, template_->answer + answer});
   }
   return out;
 }
 
-std::vector<std::int64_t> Encoder::tokens(const std::string& text, bool first) const {
+std::optional<PictureText> Encoder::picture_of(const Record& record) const {
+  if (record.image.empty()) return std::nullopt;
+  if (!options_.picture)
+    throw DataError("row '" + record.id + "'", "has a picture, and the model reads text alone",
+                    "choose a model with a vision tower, or records without pictures");
+  return options_.picture(record.image);
+}
+
+std::vector<std::int64_t> Encoder::tokens(const std::string& text, bool first,
+                                          const PictureText* picture) const {
+  constexpr std::string_view kImage = "<image>";
   std::vector<std::int64_t> out;
-  for (const std::int64_t id : tokenizer_.encode(text, first))
-    out.insert(out.end(), id == options_.image_token_id ? static_cast<std::size_t>(options_.image_tokens) : 1,
-               id);
+  std::string written = text;
+  if (picture != nullptr && first) {
+    out.assign(static_cast<std::size_t>(picture->in_front), options_.image_token_id);
+    if (const std::size_t at = written.find(kImage); at != std::string::npos)
+      written.replace(at, kImage.size(), picture->text);
+  }
+  const auto each = static_cast<std::size_t>(picture == nullptr ? 1 : picture->each);
+  for (const std::int64_t id : tokenizer_.encode(written, first))
+    out.insert(out.end(), id == options_.image_token_id ? each : 1, id);
   return out;
 }
 
@@ -81,10 +120,12 @@ Example Encoder::train(const Record& record, std::int64_t task, std::int64_t ind
               .tokens = {},
               .labels = {},
               .prompt_length = 0};
-  for (const Turn& turn : render(record)) {
+  const std::optional<PictureText> picture = picture_of(record);
+  const PictureText* pictured = picture ? &*picture : nullptr;
+  for (const Turn& turn : render(record, pictured)) {
     const bool first = out.tokens.empty();  // tokenization starts anew behind each end token
-    const std::vector<std::int64_t> prompt = tokens(turn.before, first);
-    std::vector<std::int64_t> turned = tokens(turn.before + turn.answer, first);
+    const std::vector<std::int64_t> prompt = tokens(turn.before, first, pictured);
+    std::vector<std::int64_t> turned = tokens(turn.before + turn.answer, first, pictured);
     if (!extends(turned, prompt))
       throw DataError("row '" + record.id + "'", "the tokens of its prompt change when the answer follows",
                       "the prompt template does not suit this tokenizer");
@@ -104,7 +145,8 @@ Example Encoder::train(const Record& record, std::int64_t task, std::int64_t ind
 }
 
 Example Encoder::test(const Record& record, std::int64_t task, std::int64_t index, std::int64_t room) const {
-  const Turn turn = render(record).front();
+  const std::optional<PictureText> picture = picture_of(record);
+  const Turn turn = render(record, picture ? &*picture : nullptr).front();
   Example out{.task = task,
               .index = index,
               .id = record.id,
@@ -112,7 +154,7 @@ Example Encoder::test(const Record& record, std::int64_t task, std::int64_t inde
               .question = record.turns.front().first,
               .prompt = turn.before,
               .answer = record.golds.front(),
-              .tokens = tokens(turn.before, true),
+              .tokens = tokens(turn.before, true, picture ? &*picture : nullptr),
               .labels = {},
               .prompt_length = 0};
   out.prompt_length = static_cast<std::int64_t>(out.tokens.size());
@@ -123,9 +165,10 @@ Example Encoder::test(const Record& record, std::int64_t task, std::int64_t inde
 
 std::vector<std::int64_t> Encoder::answer(const std::string& text) const {
   // Behind the end of a prompt: a tokenizer may write the beginning of a text in another way than its middle.
-  const std::string before = options_.prompt_template == "plain" ? "?" : "ASSISTANT:";
-  const std::vector<std::int64_t> prompt = tokens(before, false), whole = tokens(before + " " + text, false);
-  if (!extends(whole, prompt)) return tokens(" " + text, false);
+  const std::string before = *template_->behind == '\0' ? "?" : template_->behind,
+                    written = template_->answer + text;
+  const std::vector<std::int64_t> prompt = tokens(before, false), whole = tokens(before + written, false);
+  if (!extends(whole, prompt)) return tokens(written, false);
   return {whole.begin() + static_cast<std::ptrdiff_t>(prompt.size()), whole.end()};
 }
 
@@ -142,7 +185,7 @@ std::string Encoder::digest() const {
   return Hasher()
       .field(tokenizer_.digest())
       .field(options_.prompt_template)
-      .update(options_.image_tokens)
+      .field(options_.model)
       .update(options_.image_token_id)
       .update(options_.eos_token_id)
       .update(options_.max_length)

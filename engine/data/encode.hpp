@@ -2,9 +2,12 @@
 /// Records to token sequences: the prompt template, the image's tokens, labels on the answer only.
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/tiles.hpp"
 #include "data/records.hpp"
 #include "data/tokenizer.hpp"
 #include "mcit/types.hpp"
@@ -12,17 +15,28 @@
 namespace mcit {
 
 /// Names of the prompt templates:
-///   plain      "<image> question answer</s>": the built-in base, one word a token
-///   llava      "USER: <image>\nquestion ASSISTANT: answer</s>", the chat template of llava-hf checkpoints
+///   plain      "<image> question answer": the built-in base, one word a token
+///   llava      "USER: <image>\nquestion ASSISTANT: answer", the chat template of llava-hf checkpoints
 ///   vicuna_v1  the same behind the system sentence of the original LLaVA repository
+///   chatml     "<|im_start|>user\n<image>\nquestion<|im_end|>\n<|im_start|>assistant\nanswer": Qwen2,
+///              LLaVA-OneVision
+///   smolvlm    "<|im_start|>User:<image>question<end_of_utterance>\nAssistant: answer"
+///   question   "question answer": InstructBLIP, and text models without a chat template
+/// Each answer ends with the model's end token.
 const std::vector<std::string>& prompt_templates();
+
+/// The same number of rows for every picture.
+std::function<PictureText(const std::string& path)> fixed_picture(std::int64_t rows);
 
 struct EncoderOptions {
   std::string prompt_template = "plain";
-  std::int64_t image_tokens = 0;  ///< visual tokens a picture
-  std::int64_t image_token_id = 0;
+  /// What stands for a picture, by its file.
+  std::function<PictureText(const std::string& path)> picture{};
+  std::int64_t image_token_id =
+      0;  ///< -1: the model sees no pictures, or its tokenizer has no token for them
   std::int64_t eos_token_id = 2;
   std::int64_t max_length = 2048;  ///< rows the model can hold
+  std::string model{};             ///< what else decides how pictures are written: part of digest()
 };
 
 class Encoder {
@@ -47,12 +61,17 @@ class Encoder {
   struct Turn {
     std::string before, answer;  ///< template text up to the answer; the answer as the template writes it
   };
-  std::vector<Turn> render(const Record& record) const;
-  std::vector<std::int64_t> tokens(const std::string& text, bool first) const;  ///< image token repeated
+  std::vector<Turn> render(const Record& record, const PictureText* picture) const;
+  /// Ids of a turn's text. @param picture what stands in place of "<image>", or null
+  std::vector<std::int64_t> tokens(const std::string& text, bool first,
+                                   const PictureText* picture = nullptr) const;
+  /// What stands for a record's picture. @throws DataError for a model that sees none
+  std::optional<PictureText> picture_of(const Record& record) const;
   void check_length(const Record& record, std::size_t rows, std::int64_t room) const;
 
   Tokenizer tokenizer_;
   EncoderOptions options_;
+  const struct PromptTemplate* template_;
 };
 
 }  // namespace mcit

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -18,10 +19,10 @@
 namespace mcit {
 namespace {
 
-/// Pictures that go through the tower together. Always exactly this many (the last ones padded), so that a
+/// Tiles that go through the tower together. Always exactly this many (the last ones padded), so that a
 /// picture's features do not depend on how many others were missing.
 constexpr std::int64_t kTowerBatch = 32;
-constexpr std::size_t kNameBytes = 32, kSumBytes = 32;  // hex digests of picture and record
+constexpr std::size_t kNameBytes = 32, kSumBytes = 32;  // hex digests of tile and record
 
 }  // namespace
 
@@ -31,18 +32,23 @@ struct FeatureStore::State {
   Compute compute;
   std::size_t data_bytes = 0;
   int file = -1;
-  std::unordered_map<std::string, std::int64_t> on_disk;   ///< picture digest -> record number
-  std::unordered_map<std::string, Tensor> in_memory;       ///< picture digest -> features
-  std::unordered_map<std::string, std::string> digest_of;  ///< path -> picture digest
+  std::unordered_map<std::string, std::int64_t> on_disk;               ///< tile -> record number
+  std::unordered_map<std::string, Tensor> in_memory;                   ///< tile -> features
+  std::unordered_map<std::string, std::vector<std::string>> tiles_of;  ///< path -> its tiles
   std::uint64_t memory = 0;
   std::int64_t computed = 0, scanned = 0;
 
   std::size_t record_bytes() const { return kNameBytes + kSumBytes + data_bytes; }
 
-  const std::string& digest(const std::string& path) {
-    auto found = digest_of.find(path);
-    if (found == digest_of.end()) found = digest_of.emplace(path, hash_file(path)).first;
-    return found->second;
+  /// Names of a picture's tiles, made of its bytes' digest.
+  const std::vector<std::string>& tiles(const std::string& path) {
+    const auto found = tiles_of.find(path);
+    if (found != tiles_of.end()) return found->second;
+    const std::string digest = hash_file(path);
+    const std::int64_t count = options.tiles ? options.tiles(path) : 1;
+    std::vector<std::string> names = {digest};
+    for (std::int64_t i = 1; i < count; ++i) names.push_back(Hasher().field(digest).update(i).hex());
+    return tiles_of.emplace(path, std::move(names)).first->second;
   }
 
   std::string checksum(std::string_view name, std::string_view data) const {
@@ -113,13 +119,19 @@ struct FeatureStore::State {
     if (in_memory.emplace(name, features).second) memory += data_bytes;
   }
 
+  /// [tiles, ...shape], or undefined when one is missing.
   Tensor ready(const std::string& path) {
-    const std::string& name = digest(path);
-    if (const auto found = in_memory.find(name); found != in_memory.end()) return found->second;
-    Tensor features = read(name);
-    if (features.defined()) keep(name, features);
-    return features;
+    std::vector<Tensor> out;
+    for (const std::string& name : tiles(path)) {
+      const auto found = in_memory.find(name);
+      out.push_back(found != in_memory.end() ? found->second : read(name));
+      if (!out.back().defined()) return {};
+      keep(name, out.back());
+    }
+    return out.size() == 1 ? out.front().unsqueeze(0) : at::stack(out);
   }
+
+  bool known(const std::string& name) const { return in_memory.contains(name) || on_disk.contains(name); }
 
   std::vector<Tensor> load_all(const std::vector<std::string>& paths) {
     std::vector<Tensor> pixels(paths.size());
@@ -142,28 +154,35 @@ struct FeatureStore::State {
     return pixels;
   }
 
-  /// @param paths at most kTowerBatch
-  std::vector<Tensor> run_tower(const std::vector<std::string>& paths) {
-    std::vector<Tensor> pixels = load_all(paths);
-    const auto count = static_cast<std::int64_t>(pixels.size());
-    pixels.resize(kTowerBatch, pixels.front());
-    Tensor features;
-    {
-      const at::NoGradGuard no_grad;
-      features = compute(at::stack(pixels)).to(at::kCPU, at::kFloat).contiguous();
-    }
-    if (features.sizes().slice(1) != at::IntArrayRef(options.shape))
-      throw Error("feature cache", "the tower gave features of another shape than announced");
+  /// Features of all these pictures' tiles, [tiles, ...shape] together.
+  Tensor run_tower(const std::vector<std::string>& paths) {
+    const Tensor pixels = at::cat(load_all(paths));
+    std::vector<std::string> names;
+    for (const std::string& path : paths) names.insert(names.end(), tiles(path).begin(), tiles(path).end());
+    const std::int64_t count = pixels.size(0);
+    if (count != static_cast<std::int64_t>(names.size()))
+      throw Error("feature cache", "a picture was cut into another number of tiles than announced");
     std::vector<Tensor> out;
+    for (std::int64_t begin = 0; begin < count; begin += kTowerBatch) {
+      const std::int64_t here = std::min(kTowerBatch, count - begin);
+      const Tensor few = pixels.narrow(0, begin, here);
+      const Tensor filled =
+          here == kTowerBatch ? few
+                              : at::cat({few, few.narrow(0, 0, 1).expand({kTowerBatch - here, -1, -1, -1})});
+      const at::NoGradGuard no_grad;
+      out.push_back(compute(filled).to(at::kCPU, at::kFloat).contiguous().narrow(0, 0, here));
+      if (out.back().sizes().slice(1) != at::IntArrayRef(options.shape))
+        throw Error("feature cache", "the tower gave features of another shape than announced");
+    }
+    const Tensor features = out.size() == 1 ? out.front() : at::cat(out);
     for (std::int64_t i = 0; i < count; ++i) {
-      const std::string& name = digest(paths[static_cast<std::size_t>(i)]);
-      out.push_back(features[i].clone());
-      append(name, out.back());
-      keep(name, out.back());
+      const Tensor one = features[i].clone();
+      append(names[static_cast<std::size_t>(i)], one);
+      keep(names[static_cast<std::size_t>(i)], one);
     }
     scan();
-    computed += count;
-    return out;
+    computed += static_cast<std::int64_t>(paths.size());
+    return features;
   }
 };
 
@@ -194,26 +213,28 @@ Tensor FeatureStore::get(const std::string& path) {
     state_->scan();  // another process may have made them
     features = state_->ready(path);
   }
-  return features.defined() ? features : state_->run_tower({path}).front();
+  return features.defined() ? features : state_->run_tower({path});
 }
 
 void FeatureStore::prefetch(const std::vector<std::string>& paths,
                             const std::function<void(std::int64_t)>& progress) {
+  constexpr std::size_t kPictures = 32;  // decoded at a time
   std::vector<std::string> missing;
   std::unordered_map<std::string, bool> seen;
   std::int64_t ready = 0;
   state_->scan();
   for (const std::string& path : paths) {
-    const std::string& name = state_->digest(path);
-    if (seen.emplace(name, true).second && !state_->in_memory.contains(name) &&
-        !state_->on_disk.contains(name))
+    const std::vector<std::string>& names = state_->tiles(path);
+    const bool whole =
+        std::all_of(names.begin(), names.end(), [&](const std::string& name) { return state_->known(name); });
+    if (seen.emplace(names.front(), true).second && !whole)
       missing.push_back(path);
     else
       ++ready;
   }
   if (progress && ready > 0) progress(ready);
-  for (std::size_t begin = 0; begin < missing.size(); begin += kTowerBatch) {
-    const std::size_t end = std::min(missing.size(), begin + kTowerBatch);
+  for (std::size_t begin = 0; begin < missing.size(); begin += kPictures) {
+    const std::size_t end = std::min(missing.size(), begin + kPictures);
     state_->run_tower({missing.begin() + static_cast<std::ptrdiff_t>(begin),
                        missing.begin() + static_cast<std::ptrdiff_t>(end)});
     if (progress) progress(static_cast<std::int64_t>(end - begin));

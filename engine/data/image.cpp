@@ -24,6 +24,13 @@ void check_size(std::int64_t width, std::int64_t height, const std::string& wher
                                " pixels, more than is believed");
 }
 
+/// Before memory is taken: a block of 64 pixels takes a bit of a JPEG at the very least.
+bool jpeg_may_hold(std::size_t bytes, std::int64_t width, std::int64_t height) {
+  constexpr std::int64_t kAlways = 1 << 16, kMost = 1024;  // pixels of any file, pixels a byte
+  return width > 0 && height > 0 && width <= kMaxPixels / height &&
+         width * height <= kAlways + kMost * static_cast<std::int64_t>(bytes);
+}
+
 struct JpegFailure {
   jpeg_error_mgr base;
   std::jmp_buf escape;
@@ -36,14 +43,27 @@ struct JpegFailure {
   std::longjmp(failure->escape, 1);
 }
 
-/// No object with a destructor lives in this frame: longjmp leaves it.
-bool read_jpeg(std::string_view bytes, jpeg_decompress_struct& info, JpegFailure& failure, Image& out,
-               bool (*accept)(std::int64_t, std::int64_t)) {
+/// Each scan of a progressive file goes over the whole picture, however few bytes it has.
+void limit_scans(j_common_ptr info) {
+  constexpr int kMost = 100;
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= kMost) return;
+  auto* failure = reinterpret_cast<JpegFailure*>(info->err);
+  std::strcpy(failure->message, "more scans than a picture needs");
+  std::longjmp(failure->escape, 1);
+}
+
+/// No object with a destructor lives in this frame: longjmp leaves it. @param image null to read the size
+/// alone
+bool read_jpeg(std::string_view bytes, jpeg_decompress_struct& info, JpegFailure& failure,
+               jpeg_progress_mgr& progress, Image* image) {
   if (setjmp(failure.escape) != 0) return false;
   jpeg_create_decompress(&info);
+  info.progress = &progress;
   jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
   jpeg_read_header(&info, TRUE);
-  if (!accept(info.image_width, info.image_height)) return true;  // the caller says what is wrong
+  if (image == nullptr || !jpeg_may_hold(bytes.size(), info.image_width, info.image_height))
+    return true;  // the caller says what is wrong
+  Image& out = *image;
   const bool four = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
   info.out_color_space = four ? JCS_CMYK : JCS_RGB;
   jpeg_start_decompress(&info);
@@ -73,8 +93,8 @@ bool read_jpeg(std::string_view bytes, jpeg_decompress_struct& info, JpegFailure
   return true;
 }
 
-Image decode_jpeg(std::string_view bytes, const std::string& where) {
-  Image out;
+/// @param out null to read the header alone @return the size that it gives
+PictureSize open_jpeg(std::string_view bytes, const std::string& where, Image* out) {
   jpeg_decompress_struct info{};
   JpegFailure failure{};
   info.err = jpeg_std_error(&failure.base);
@@ -83,13 +103,22 @@ Image decode_jpeg(std::string_view bytes, const std::string& where) {
   failure.base.emit_message = [](j_common_ptr common, int level) {
     if (level < 0 && common->err->msg_code == JWRN_JPEG_EOF) jpeg_failed(common);
   };
-  const bool whole = read_jpeg(bytes, info, failure, out, [](std::int64_t w, std::int64_t h) {
-    return w > 0 && h > 0 && w <= kMaxPixels / h;
-  });
+  jpeg_progress_mgr progress{};
+  progress.progress_monitor = limit_scans;
+  const bool whole = read_jpeg(bytes, info, failure, progress, out);
   const std::int64_t width = info.image_width, height = info.image_height;
   jpeg_destroy_decompress(&info);
   if (!whole) throw DataError(where, std::string("damaged JPEG: ") + failure.message);
   check_size(width, height, where);
+  if (!jpeg_may_hold(bytes.size(), width, height))
+    throw DataError(where, "the picture claims " + std::to_string(width) + " x " + std::to_string(height) +
+                               " pixels, more than its " + std::to_string(bytes.size()) + " bytes can hold");
+  return {static_cast<int>(height), static_cast<int>(width)};
+}
+
+Image decode_jpeg(std::string_view bytes, const std::string& where) {
+  Image out;
+  open_jpeg(bytes, where, &out);
   return out;
 }
 
@@ -117,6 +146,10 @@ bool read_png_rows(png_structp png, png_infop info, Image& out, std::vector<png_
   const std::int64_t width = png_get_image_width(png, info), height = png_get_image_height(png, info);
   if (width <= 0 || height <= 0 || width > kMaxPixels / height)
     png_error(png, "more pixels than are believed");
+  constexpr std::size_t kMostPacked = 1032;  // bytes that deflate makes one of
+  const std::size_t packed = png_get_rowbytes(png, info) * static_cast<std::size_t>(height);
+  if (packed / kMostPacked > static_cast<PngInput*>(png_get_io_ptr(png))->bytes.size())
+    png_error(png, "more pixels than its bytes can hold");
   const int type = png_get_color_type(png, info), depth = png_get_bit_depth(png, info);
   if (type == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
   if (type == PNG_COLOR_TYPE_GRAY && depth < 8) png_set_expand_gray_1_2_4_to_8(png);
@@ -290,6 +323,11 @@ Image resize_nearest(const Image& in, int width, int height) {
   return out;
 }
 
+Image black(int width, int height) {
+  return {width, height,
+          std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3)};
+}
+
 /// Copies what of `from` falls on `to` when its corner lies at (left, top).
 void paste(const Image& from, Image& to, int left, int top) {
   const int x0 = std::max(0, left), x1 = std::min(to.width, left + from.width);
@@ -324,10 +362,32 @@ void write_png(const std::filesystem::path& file, const Image& image) {
   write_atomic(file, bytes);
 }
 
+PictureSize read_picture_size(const std::filesystem::path& file) {
+  const std::string bytes = read_file(file), where = file.string();
+  if (std::string_view(bytes).starts_with("\xff\xd8\xff")) return open_jpeg(bytes, where, nullptr);
+  constexpr std::size_t kSizes = 16;  // width and height of the IHDR chunk, which is always the first
+  if (!std::string_view(bytes).starts_with("\x89PNG\r\n\x1a\n") || bytes.size() < kSizes + 8) {
+    const Image other = decode_image(bytes, where);  // says what is wrong
+    return {other.height, other.width};
+  }
+  const auto number = [&](std::size_t at) {
+    std::int64_t value = 0;
+    for (std::size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[at + i]);
+    return value;
+  };
+  const std::int64_t width = number(kSizes), height = number(kSizes + 4);
+  check_size(width, height, where);
+  return {static_cast<int>(height), static_cast<int>(width)};
+}
+
 Image resize(const Image& image, int width, int height, Resample filter) {
   if (width <= 0 || height <= 0)
     throw DataError("resize",
                     "to " + std::to_string(width) + " x " + std::to_string(height) + " pixels is impossible");
+  if (width > kMaxPixels / std::max(height, filter == Resample::nearest ? 1 : image.height))
+    throw DataError("resize", "of " + std::to_string(image.width) + " x " + std::to_string(image.height) +
+                                  " pixels to " + std::to_string(width) + " x " + std::to_string(height) +
+                                  " takes too much memory");
   if (filter == Resample::nearest) return resize_nearest(image, width, height);
   Image out = width == image.width ? image : resize_width(image, width, filter);
   return height == out.height ? out : resize_height(out, height, filter);
@@ -336,6 +396,8 @@ Image resize(const Image& image, int width, int height, Resample filter) {
 Image pad_to_square(const Image& image, const std::uint8_t (&colour)[3]) {
   if (image.width == image.height) return image;
   const int side = std::max(image.width, image.height);
+  if (side > kMaxPixels / side)
+    throw DataError("pad_square", "a square of " + std::to_string(side) + " pixels takes too much memory");
   Image out{side, side,
             std::vector<std::uint8_t>(static_cast<std::size_t>(side) * static_cast<std::size_t>(side) * 3)};
   for (std::size_t i = 0; i < out.rgb.size(); ++i) out.rgb[i] = colour[i % 3];
@@ -343,10 +405,20 @@ Image pad_to_square(const Image& image, const std::uint8_t (&colour)[3]) {
   return out;
 }
 
+Image pad_to(const Image& image, int width, int height) {
+  Image out = black(width, height);
+  paste(image, out, (width - image.width) / 2, (height - image.height) / 2);
+  return out;
+}
+
+Image crop(const Image& image, int left, int top, int width, int height) {
+  Image out = black(width, height);
+  paste(image, out, -left, -top);
+  return out;
+}
+
 Image centre_crop(const Image& image, int width, int height) {
-  Image out{
-      width, height,
-      std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3)};
+  Image out = black(width, height);
   const auto half_down = [](int x) { return x >= 0 ? x / 2 : -((1 - x) / 2); };  // floor, as Python divides
   paste(image, out, -half_down(image.width - width), -half_down(image.height - height));
   return out;

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/tiles.hpp"
+
 namespace mcit {
 
 /// RGB bytes, row by row.
@@ -30,6 +32,8 @@ inline constexpr std::int64_t kMaxPixels = 178'956'970;
 /// @throws DataError "where: what" for anything else or damaged.
 Image decode_image(std::string_view bytes, const std::string& where);
 Image read_image(const std::filesystem::path& file);
+/// From the header alone; the rest of the file may still be damaged. @throws DataError
+PictureSize read_picture_size(const std::filesystem::path& file);
 void write_png(const std::filesystem::path& file, const Image& image);
 
 /// Numbers are Pillow's `resample`.
@@ -40,6 +44,10 @@ enum class Resample { nearest = 0, lanczos = 1, bilinear = 2, bicubic = 3 };
 Image resize(const Image& image, int width, int height, Resample filter);
 /// The picture centred on a square of its longer side.
 Image pad_to_square(const Image& image, const std::uint8_t (&colour)[3]);
+/// The picture in the middle of a black canvas that is no smaller; an odd rest lies right and below.
+Image pad_to(const Image& image, int width, int height);
+/// A part that lies inside the picture.
+Image crop(const Image& image, int left, int top, int width, int height);
 /// Around the middle, black where the picture is smaller.
 Image centre_crop(const Image& image, int width, int height);
 

@@ -4,13 +4,19 @@
 #include <array>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "core/json.hpp"
 #include "data/image.hpp"
 #include "mcit/types.hpp"
 
 namespace mcit {
 
-/// CLIP's image processor (also LLaVA-1.5's): shortest edge, centre crop, rescale, normalise.
+/// The image processors of the model families, with Pillow's arithmetic. They differ in geometry alone:
+///   crop     CLIP, LLaVA-1.5, DINOv2: the shortest edge to a size, the centre cut out
+///   squeeze  BLIP, SigLIP: to height x width, whatever the ratio
+///   anyres   LLaVA-OneVision: the picture squeezed into one tile, then tiles of a padded resize
+///   split    Idefics3, SmolVLM: rows and columns of tiles, then the picture squeezed into one
 class Preprocessor {
  public:
   /// @param pad_square pad to a square of the mean colour first, as the original LLaVA did
@@ -18,13 +24,26 @@ class Preprocessor {
   /// @throws CheckpointError naming file and key.
   static Preprocessor from_folder(const std::filesystem::path& folder, bool pad_square = false);
 
-  Image geometry(const Image& image) const;    ///< everything up to the pixels' values
-  Tensor pixels(const Image& image) const;     ///< [3, H, W] float32
-  Tensor load(const std::string& path) const;  ///< read_image() and pixels(); safe from any thread
+  std::vector<Image> tiles(const Image& image) const;  ///< everything up to the pixels' values
+  Tensor pixels(const Image& image) const;             ///< [tiles, 3, H, W] float32
+  Tensor load(const std::string& path) const;          ///< read_image() and pixels(); safe from any thread
+  PictureShape shape(PictureSize picture) const;  ///< what a picture of this size is cut into
+  bool tiled() const { return geometry_ == Geometry::anyres || geometry_ == Geometry::split; }
   const std::string& digest() const { return digest_; }
 
  private:
-  int edge_ = 224, crop_width_ = 224, crop_height_ = 224;
+  enum class Geometry { crop, squeeze, anyres, split };
+  void read_geometry(const std::string& type, const Json& config, const std::string& where);
+  Image cropped(Image image) const;
+  std::vector<Image> any_resolution(const Image& image) const;
+  std::vector<Image> rows_and_columns(const Image& image) const;
+
+  Geometry geometry_ = Geometry::crop;
+  int edge_ = 224, crop_width_ = 224, crop_height_ = 224;  ///< crop
+  int height_ = 224, width_ = 224;                         ///< squeeze; of a tile for anyres and split
+  std::vector<PictureSize> canvases_;                      ///< anyres
+  int longest_edge_ = 0;                                   ///< split
+  bool do_split_ = true;
   bool do_resize_ = true, do_crop_ = true, do_rescale_ = true, do_normalize_ = true, pad_square_ = false;
   Resample filter_ = Resample::bicubic;
   double rescale_ = 1.0 / 255.0;

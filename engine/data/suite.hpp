@@ -28,7 +28,7 @@ struct SuiteTask {
 struct Suite {
   std::string name;
   std::string kind = "instruct";  ///< or "classify": pictures to classes by image-text similarity
-  std::string prompt_template = "plain";
+  std::string prompt_template;  ///< empty: the model's own
   std::filesystem::path data;        ///< folder that files and pictures start from; empty until it is known
   std::filesystem::path image_root;  ///< relative to `data`
   std::vector<SuiteTask> tasks;      ///< in stream order

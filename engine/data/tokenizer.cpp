@@ -32,7 +32,8 @@ struct Tokenizer::Handle {
 Tokenizer Tokenizer::from_file(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file))
     throw CheckpointError(file.string(), "does not exist", "a model folder needs a tokenizer.json");
-  return from_json(read_file(file), file.string());
+  constexpr std::uint64_t kLargest = 128ULL << 20;  // published ones stay below 40 MB
+  return from_json(read_file(file, kLargest), file.string());
 }
 
 Tokenizer Tokenizer::from_json(std::string_view json, const std::string& where) {

@@ -1,7 +1,5 @@
 #include "mini/folders.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 
@@ -21,24 +19,6 @@ void write_bytes(const fs::path& file, const std::string& bytes) {
   const bool written = out != nullptr && std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size();
   const bool closed = out != nullptr && std::fclose(out) == 0;
   if (!written || !closed) throw DataError(file.string(), "cannot be written", "is the disk full?");
-}
-
-void write_folder(const fs::path& target, const FillFolder& fill) {
-  const fs::path temporary = target.string() + ".tmp" + std::to_string(::getpid());
-  try {
-    fs::remove_all(temporary);
-    fs::create_directories(temporary);
-    fill(temporary);
-    fs::rename(temporary, target);
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw DataError(target.string(), error.code().message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
 }
 
 bool is_cached(const fs::path& target) { return fs::exists(target / "meta.json"); }

@@ -3,13 +3,11 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <functional>
 #include <string>
 
-namespace mcit::mini {
+#include "core/files.hpp"
 
-/// Writes into the folder it is given.
-using FillFolder = std::function<void(const std::filesystem::path& folder)>;
+namespace mcit::mini {
 
 /// `value` with leading zeros.
 std::string number(int value, std::size_t digits = 6);
@@ -17,12 +15,8 @@ std::string number(int value, std::size_t digits = 6);
 /// Plain writes: nobody sees the file before its folder is renamed. Throws DataError.
 void write_bytes(const std::filesystem::path& file, const std::string& bytes);
 
-/// Lets `fill` write into a new folder beside `target`, which then becomes `target`. On any error nothing is
-/// left. Throws DataError, also when `target` is there and not empty.
-void write_folder(const std::filesystem::path& target, const FillFolder& fill);
-
-/// write_folder() for a folder of a cache, which is complete when its meta.json is there: another process may
-/// be faster, and what it writes is the same.
+/// mcit::write_folder() for a folder of a cache, which is complete when its meta.json is there: another
+/// process may be faster, and what it writes is the same.
 void write_cached_folder(const std::filesystem::path& target, const FillFolder& fill);
 
 /// Whether write_cached_folder() has made it before.

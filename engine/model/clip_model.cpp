@@ -13,8 +13,9 @@
 namespace mcit {
 namespace {
 
-const NameGroups kNames{
-    "text_model.", "vision_model.", {"visual_projection.", "text_projection.", "logit_scale"}};
+const NameGroups kNames{{"text_model."},
+                        "vision_model.",
+                        {"visual_projection.", "text_projection.", "logit_scale", "logit_bias"}};
 
 /// Whether a tensor of this name has a part in image embeddings.
 bool embeds_images(const std::string& name) {

@@ -7,8 +7,8 @@
 #include <tuple>
 #include <vector>
 
+#include "model/clip.hpp"
 #include "model/model.hpp"
-#include "model/vision.hpp"
 
 namespace mcit {
 

@@ -13,12 +13,6 @@
 namespace mcit {
 namespace {
 
-std::string shape_text(at::IntArrayRef shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 /// The layout of the rows `kept` (ascending) of a pass.
 RowLayout narrowed(const RowLayout& rows, const Tensor& kept) {
   const auto place = [&](const Tensor& row) { return at::searchsorted(kept, row); };
@@ -33,96 +27,64 @@ RowLayout narrowed(const RowLayout& rows, const Tensor& kept) {
 
 }  // namespace
 
-Tensor take_tensor(StateDict& tensors, const std::string& name, const std::vector<std::int64_t>& shape) {
-  const auto found = tensors.find(name);
-  if (found == tensors.end()) {
-    std::vector<std::string> known;
-    for (const auto& [key, value] : tensors) known.push_back(key);
-    const std::string near = nearest(name, known);
-    throw CheckpointError(name, "is missing from the checkpoint",
-                          near.empty() ? "" : "did you mean '" + near + "'?");
-  }
-  Tensor tensor = found->second;
-  bool fits = tensor.dim() == static_cast<std::int64_t>(shape.size());
-  for (std::size_t i = 0; fits && i < shape.size(); ++i)
-    fits = shape[i] < 0 || tensor.size(static_cast<std::int64_t>(i)) == shape[i];
-  if (!fits)
-    throw CheckpointError(name, "has shape " + shape_text(tensor.sizes()),
-                          "config.json asks for " + shape_text(shape));
-  if (!tensor.is_floating_point())
-    throw CheckpointError(name, std::string("has dtype ") + at::toString(tensor.scalar_type()),
-                          "weights are floating point");
-  tensors.erase(found);
-  return tensor;
-}
-
-SiteGroup SiteGroup::take(StateDict& tensors, const std::string& prefix,
-                          const std::vector<std::string>& names, bool bias) {
-  std::vector<Tensor> weights, biases;
-  for (const std::string& name : names) {
-    weights.push_back(take_tensor(tensors, prefix + name + ".weight", {-1, -1}));
-    if (bias) biases.push_back(take_tensor(tensors, prefix + name + ".bias", {weights.back().size(0)}));
+SiteGroup SiteGroup::take(Weights& weights, const std::string& prefix, const std::vector<Part>& parts,
+                          std::int64_t in, bool bias) {
+  std::vector<Tensor> matrices, shifts;
+  for (const Part& part : parts) {
+    matrices.push_back(weights.take(prefix + part.name + ".weight", {part.out, in}));
+    if (bias) shifts.push_back(weights.take(prefix + part.name + ".bias", {part.out}));
   }
   SiteGroup group;
   // One layer keeps the mapped file's memory; several are stacked once.
-  group.weight = weights.size() == 1 ? weights[0] : at::cat(weights);
-  if (bias) group.bias = biases.size() == 1 ? biases[0] : at::cat(biases);
+  const bool one = parts.size() == 1;
+  group.weight = one ? matrices[0] : at::cat(matrices);
+  if (bias) group.bias = one ? shifts[0] : at::cat(shifts);
   std::int64_t offset = 0;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    const std::int64_t out = weights[i].size(0);
+  for (const Part& part : parts) {
     // detach(): each slice is a leaf of its own that shares the stack's storage.
-    Tensor weight = names.size() == 1 ? group.weight : group.weight.narrow(0, offset, out).detach();
-    Tensor shift = !bias               ? Tensor()
-                   : names.size() == 1 ? group.bias
-                                       : group.bias.narrow(0, offset, out).detach();
-    group.sites.push_back(std::make_unique<Site>(prefix + names[i], weight, shift));
+    const auto slice = [&](const Tensor& whole) {
+      return one ? whole : whole.narrow(0, offset, part.out).detach();
+    };
+    group.sites.push_back(
+        std::make_unique<Site>(prefix + part.name, slice(group.weight), bias ? slice(group.bias) : Tensor()));
     group.view.push_back(group.sites.back().get());
-    offset += out;
+    offset += part.out;
   }
   return group;
 }
 
-Decoder::Decoder(DecoderConfig config, StateDict& tensors, const std::string& prefix)
-    : config_(std::move(config)), prefix_(prefix) {
-  const std::int64_t d = config_.hidden_size, f = config_.intermediate_size, hd = config_.head_dim;
-  embedding_ = take_tensor(tensors, prefix + "model.embed_tokens.weight", {config_.vocab_size, d});
-  for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+Decoder::Decoder(DecoderConfig config, Weights& weights, const std::string& prefix, const std::string& head)
+    : config_(std::move(config)), prefix_(prefix), head_name_(head) {
+  const DecoderConfig& c = config_;
+  const std::int64_t d = c.hidden_size, f = c.intermediate_size, q = c.num_attention_heads * c.head_dim,
+                     kv = c.num_key_value_heads * c.head_dim;
+  embedding_ = weights.take(prefix + "embed_tokens.weight", {c.vocab_size, d});
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     Block block;
-    block.name = prefix + "model.layers." + std::to_string(i) + ".";
-    block.input_norm = take_tensor(tensors, block.name + "input_layernorm.weight", {d});
-    block.post_norm = take_tensor(tensors, block.name + "post_attention_layernorm.weight", {d});
-    block.qkv = SiteGroup::take(tensors, block.name + "self_attn.", {"q_proj", "k_proj", "v_proj"}, false);
-    block.o = SiteGroup::take(tensors, block.name + "self_attn.", {"o_proj"}, false);
-    block.gate_up = SiteGroup::take(tensors, block.name + "mlp.", {"gate_proj", "up_proj"}, false);
-    block.down = SiteGroup::take(tensors, block.name + "mlp.", {"down_proj"}, false);
-    const auto check = [&](const SiteGroup& group, std::size_t site, std::int64_t out, std::int64_t in) {
-      const Site& s = *group.sites[site];
-      if (s.out() != out || s.in() != in)
-        throw CheckpointError(s.name() + ".weight", "has shape " + shape_text(s.weight().sizes()),
-                              "config.json asks for " + shape_text({out, in}));
-    };
-    check(block.qkv, 0, config_.num_attention_heads * hd, d);
-    check(block.qkv, 1, config_.num_key_value_heads * hd, d);
-    check(block.qkv, 2, config_.num_key_value_heads * hd, d);
-    check(block.o, 0, d, config_.num_attention_heads * hd);
-    check(block.gate_up, 0, f, d);
-    check(block.gate_up, 1, f, d);
-    check(block.down, 0, d, f);
+    block.name = prefix + "layers." + std::to_string(i) + ".";
+    const std::string attention = block.name + "self_attn.", mlp = block.name + "mlp.";
+    block.input_norm = weights.take(block.name + "input_layernorm.weight", {d});
+    block.post_norm = weights.take(block.name + "post_attention_layernorm.weight", {d});
+    block.qkv =
+        SiteGroup::take(weights, attention, {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}, d, c.qkv_bias);
+    block.o = SiteGroup::take(weights, attention, {{"o_proj", d}}, q, c.o_bias);
+    block.gate_up = SiteGroup::take(weights, mlp, {{"gate_proj", f}, {"up_proj", f}}, d, c.mlp_bias);
+    block.down = SiteGroup::take(weights, mlp, {{"down_proj", d}}, f, c.mlp_bias);
     blocks_.push_back(std::move(block));
   }
-  norm_ = take_tensor(tensors, prefix + "model.norm.weight", {d});
-  const std::string head = prefix + "lm_head.weight";
-  if (tensors.contains(head)) {
-    head_ = take_tensor(tensors, head, {config_.vocab_size, d});
-  } else if (config_.tie_word_embeddings) {
-    head_ = embedding_;
+  norm_ = weights.take(prefix + "norm.weight", {d});
+  if (weights.has(head) || !c.tie_word_embeddings) {
+    if (!weights.has(head))
+      weights.hint(head,
+                   "config.json does not tie it to the embedding; set tie_word_embeddings if it is that");
+    head_ = weights.take(head, {c.vocab_size, d});
   } else {
-    throw CheckpointError(head, "is missing and config.json does not tie it to the embedding",
-                          "set tie_word_embeddings if the head is the embedding");
+    head_ = embedding_;
   }
-  const Tensor exponents = at::arange(0, hd, 2, at::kLong).to(at::kFloat) / static_cast<double>(hd);
+  const Tensor exponents =
+      at::arange(0, c.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(c.head_dim);
   inverse_frequency_ =
-      (1.0 / at::pow(at::scalar_tensor(config_.rope_theta, at::kFloat), exponents)).to(embedding_.device());
+      (1.0 / at::pow(at::scalar_tensor(c.rope_theta, at::kFloat), exponents)).to(embedding_.device());
 }
 
 void Decoder::each_site(const std::function<void(Site&)>& visit) const {
@@ -132,13 +94,13 @@ void Decoder::each_site(const std::function<void(Site&)>& visit) const {
 }
 
 void Decoder::each_tensor(const std::function<void(const std::string&, Tensor&)>& visit) {
-  visit(prefix_ + "model.embed_tokens.weight", embedding_);
+  visit(prefix_ + "embed_tokens.weight", embedding_);
   for (Block& block : blocks_) {
     visit(block.name + "input_layernorm.weight", block.input_norm);
     visit(block.name + "post_attention_layernorm.weight", block.post_norm);
   }
-  visit(prefix_ + "model.norm.weight", norm_);
-  if (!head_.is_same(embedding_)) visit(prefix_ + "lm_head.weight", head_);
+  visit(prefix_ + "norm.weight", norm_);
+  if (!head_.is_same(embedding_)) visit(head_name_, head_);
 }
 
 Tensor Decoder::embed(const Tensor& tokens) const { return at::embedding(embedding_, tokens); }
@@ -177,7 +139,7 @@ Tensor Decoder::top_rows(const RowLayout& rows, const Tensor& keep) const {
 }
 
 Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training,
-                        const Tensor& prompt_rows) const {
+                        const Tensor& prompt_rows, std::vector<Tensor>* states) const {
   const Tensor angles = route.rows.position.to(at::kFloat).unsqueeze(1) * inverse_frequency_;
   const Tensor cos = angles.cos(), sin = angles.sin();
   const Tensor few = top_rows(route.rows, keep);
@@ -195,11 +157,12 @@ Tensor Decoder::forward(Tensor x, RouteContext& route, const Tensor& keep, KvCac
       x = x.index_select(0, few);
       std::swap(route.rows, layout);
     }
-    x = x + kernels::site_linear(mixed, block.o.view, block.o.weight, {}, route, training);
+    x = x + kernels::site_linear(mixed, block.o.view, block.o.weight, block.o.bias, route, training);
     const Tensor g = kernels::rms_norm(x, block.post_norm, config_.rms_norm_eps);
-    const Tensor act = kernels::swiglu(
-        kernels::site_linear(g, block.gate_up.view, block.gate_up.weight, {}, route, training));
-    x = x + kernels::site_linear(act, block.down.view, block.down.weight, {}, route, training);
+    const Tensor act = kernels::swiglu(kernels::site_linear(g, block.gate_up.view, block.gate_up.weight,
+                                                            block.gate_up.bias, route, training));
+    x = x + kernels::site_linear(act, block.down.view, block.down.weight, block.down.bias, route, training);
+    if (states != nullptr) states->push_back(x);
   }
   if (few.defined()) std::swap(route.rows, layout);
   if (keep.defined() && !few.is_same(keep))
@@ -215,14 +178,18 @@ Tensor Decoder::attention(const Block& block, std::size_t index, const Tensor& x
   const std::int64_t q_width = heads * hd, kv_width = kv * hd;
   if (keep.defined()) {
     const std::span<Site* const> sites(block.qkv.view);
+    const auto bias_of = [&](std::int64_t first, std::int64_t count) {
+      return block.qkv.bias.defined() ? block.qkv.bias.narrow(0, first, count) : Tensor();
+    };
     RowLayout all = std::exchange(route.rows, few);
-    const Tensor raw = kernels::site_linear(x.index_select(0, keep), sites.first(1),
-                                            block.qkv.weight.narrow(0, 0, q_width), {}, route, training);
+    const Tensor raw =
+        kernels::site_linear(x.index_select(0, keep), sites.first(1), block.qkv.weight.narrow(0, 0, q_width),
+                             bias_of(0, q_width), route, training);
     route.rows = std::move(all);
     const Tensor q = kernels::rotary(raw, cos.index_select(0, keep), sin.index_select(0, keep), heads, hd);
     const Tensor both = kernels::rotary(
-        kernels::site_linear(x, sites.last(2), block.qkv.weight.narrow(0, q_width, 2 * kv_width), {}, route,
-                             training),
+        kernels::site_linear(x, sites.last(2), block.qkv.weight.narrow(0, q_width, 2 * kv_width),
+                             bias_of(q_width, 2 * kv_width), route, training),
         cos, sin, kv, hd);
     const std::vector<Tensor> parts = both.view({-1, 2 * kv, hd}).split_with_sizes({kv, kv}, 1);
     if (cache != nullptr) fill_cache(index, parts[0], parts[1], *cache);
@@ -230,9 +197,9 @@ Tensor Decoder::attention(const Block& block, std::size_t index, const Tensor& x
       return attend_last(index, q.view({-1, heads, hd}), route.rows.position.index_select(0, keep), *cache);
     return attend_kept(q.view({-1, heads, hd}), parts[0], parts[1], route.rows, keep);
   }
-  const Tensor qkv =
-      kernels::rotary(kernels::site_linear(x, block.qkv.view, block.qkv.weight, {}, route, training), cos,
-                      sin, heads + kv, hd);
+  const Tensor qkv = kernels::rotary(
+      kernels::site_linear(x, block.qkv.view, block.qkv.weight, block.qkv.bias, route, training), cos, sin,
+      heads + kv, hd);
   const std::vector<Tensor> parts = qkv.view({-1, heads + 2 * kv, hd}).split_with_sizes({heads, kv, kv}, 1);
   if (cache != nullptr && route.rows.decoding)
     return attend_cached(index, parts[0], parts[1], parts[2], *cache);

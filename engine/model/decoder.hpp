@@ -8,6 +8,7 @@
 
 #include "mcit/backbone.hpp"
 #include "model/hf_config.hpp"
+#include "model/weights.hpp"
 
 namespace mcit {
 
@@ -17,14 +18,14 @@ struct SiteGroup {
   std::vector<Site*> view;  ///< the same, as kernels take them
   Tensor weight, bias;      ///< [Σ out, in], [Σ out] or undefined; the sites' tensors are slices of these
 
-  /// Takes tensors out of `tensors` by "<prefix><name>.weight" and ".bias".
-  static SiteGroup take(StateDict& tensors, const std::string& prefix, const std::vector<std::string>& names,
-                        bool bias);
+  struct Part {
+    std::string name;
+    std::int64_t out;
+  };
+  /// Takes "<prefix><part>.weight" [out, in] and ".bias" [out] of each part.
+  static SiteGroup take(Weights& weights, const std::string& prefix, const std::vector<Part>& parts,
+                        std::int64_t in, bool bias);
 };
-
-/// Takes a tensor by name and checks its shape (-1 allows any length).
-/// @throws CheckpointError naming the tensor, with a near name when it is missing.
-Tensor take_tensor(StateDict& tensors, const std::string& name, const std::vector<std::int64_t>& shape);
 
 /// Keys and values of the sequences being generated.
 struct KvCache {
@@ -37,8 +38,9 @@ struct KvCache {
 
 class Decoder {
  public:
-  /// @param prefix of the tensor names, e.g. "language_model."
-  Decoder(DecoderConfig config, StateDict& tensors, const std::string& prefix);
+  /// @param prefix of the tensor names, e.g. "language_model.model."
+  /// @param head   name of the output head, e.g. "language_model.lm_head.weight"
+  Decoder(DecoderConfig config, Weights& weights, const std::string& prefix, const std::string& head);
 
   Tensor embed(const Tensor& tokens) const;               ///< [N] -> [N, d]
   const Tensor& embedding() const { return embedding_; }  ///< [V, d]
@@ -52,8 +54,9 @@ class Decoder {
   ///              sequence), extended by one row a sequence while route.rows.decoding; the caller counts
   ///              cache.lengths up
   /// @param prompt_rows rows of x that route.text added, [B·L]: where deeper prompts go; undefined without
+  /// @param states what each block gives is added to it, for comparison with other implementations
   Tensor forward(Tensor x, RouteContext& route, const Tensor& keep, KvCache* cache, bool training,
-                 const Tensor& prompt_rows = {}) const;
+                 const Tensor& prompt_rows = {}, std::vector<Tensor>* states = nullptr) const;
 
   /// Scores over the vocabulary, float32 (float64 for a float64 model).
   Tensor logits(const Tensor& hidden) const;
@@ -92,7 +95,7 @@ class Decoder {
   Tensor top_rows(const RowLayout& rows, const Tensor& keep) const;
 
   DecoderConfig config_;
-  std::string prefix_;
+  std::string prefix_, head_name_;
   Tensor embedding_, norm_, head_;
   std::vector<Block> blocks_;
   Tensor inverse_frequency_;  ///< [head_dim / 2] float32

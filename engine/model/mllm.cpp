@@ -1,76 +1,14 @@
 #include "model/mllm.hpp"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 
-#include "core/files.hpp"
 #include "mcit/errors.hpp"
+#include "model/device.hpp"
 #include "model/kernels.hpp"
 #include "model/peft.hpp"
 #include "model/safetensors.hpp"
 
 namespace mcit {
-namespace {
-
-constexpr const char* kDecoder = "language_model.";
-constexpr const char* kVision = "vision_tower.vision_model.";
-constexpr const char* kConnector = "multi_modal_projector.";
-const NameGroups kNames{kDecoder, kVision, {kConnector}};
-
-bool starts_with(std::string_view text, std::string_view prefix) {
-  return text.substr(0, prefix.size()) == prefix;
-}
-
-/// hidden_states index that a configured feature layer means (negative counts from the end).
-std::int64_t resolve_layer(const LlavaConfig& config) {
-  return config.vision_feature_layer < 0 ? config.vision.num_hidden_layers + 1 + config.vision_feature_layer
-                                         : config.vision_feature_layer;
-}
-
-StateDict to(StateDict tensors, at::Device device, at::ScalarType dtype) {
-  for (auto& [name, tensor] : tensors)
-    if (tensor.is_floating_point()) tensor = tensor.to(device, dtype);
-  return tensors;
-}
-
-at::ScalarType default_dtype(at::Device device) { return device.is_cuda() ? at::kBFloat16 : at::kFloat; }
-
-}  // namespace
-
-std::string canonical_name(const std::string& name) {
-  static const std::pair<const char*, const char*> kRenames[] = {
-      {"model.language_model.", "language_model.model."},
-      {"model.vision_tower.vision_model.", kVision},
-      {"model.vision_tower.", kVision},
-      {"model.multi_modal_projector.", kConnector},
-      {"lm_head.", "language_model.lm_head."},
-      {"vision_tower.vision_model.", kVision},
-      {"vision_tower.", kVision}};
-  for (const auto& [from, to_prefix] : kRenames)
-    if (starts_with(name, from)) return to_prefix + name.substr(std::char_traits<char>::length(from));
-  return name;
-}
-
-at::Device open_device(const std::string& name) {
-  if (name == "cpu") return at::kCPU;
-  if (name != "cuda" && !starts_with(name, "cuda:"))
-    throw ConfigError("device", "unknown device '" + name + "'", "known: cpu, cuda, cuda:N");
-  // The CUDA half of LibTorch registers itself when it is opened; nothing here links it.
-  if (!at::globalContext().hasCUDA() && ::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr)
-    throw ConfigError("device", "'" + name + "' was asked for, but LibTorch's CUDA library cannot be opened",
-                      std::string(::dlerror()) + "; use device = \"cpu\"");
-  if (!at::globalContext().hasCUDA() || at::getNumGPUs() == 0)
-    throw ConfigError("device", "'" + name + "' was asked for, but there is no CUDA device",
-                      "use device = \"cpu\"");
-  const std::string number = name == "cuda" ? "0" : name.substr(5);
-  const auto count = static_cast<long>(at::getNumGPUs());
-  if (number.empty() || number.size() > 3 || number.find_first_not_of("0123456789") != std::string::npos ||
-      std::stol(number) >= count)
-    throw ConfigError("device", "there is no '" + name + "'",
-                      "this machine has cuda:0" + (count > 1 ? " to cuda:" + std::to_string(count - 1) : ""));
-  return at::Device("cuda:" + number);
-}
 
 AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, std::int64_t end_token)
     : nodes_(1) {
@@ -86,59 +24,81 @@ AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, st
   }
 }
 
+StateDict read_mllm_tensors(const std::filesystem::path& folder, const MllmConfig& config) {
+  StateDict out;
+  for (auto& [name, tensor] : read_checkpoint_tensors(folder))
+    if (!name.ends_with(".position_ids") && !name.ends_with(".inv_freq"))
+      out.emplace(canonical_name(config, name), tensor);
+  return out;
+}
+
 std::unique_ptr<Mllm> Mllm::load(const std::filesystem::path& folder, at::Device device,
                                  std::optional<at::ScalarType> dtype, const std::filesystem::path& adapter) {
-  LlavaConfig config = read_llava_config(folder);
-  StateDict tensors;
-  for (auto& [name, tensor] : read_checkpoint_tensors(folder)) {
-    if (name.ends_with(".position_ids") || name.ends_with(".inv_freq")) continue;  // buffers of old exports
-    tensors.emplace(canonical_name(name), tensor);
-  }
-  if (!adapter.empty()) merge_peft(tensors, adapter);
+  MllmConfig config = read_mllm_config(folder);
+  StateDict tensors = read_mllm_tensors(folder, config);
+  if (!adapter.empty()) merge_peft(tensors, config, adapter);
   try {
-    return std::make_unique<Mllm>(std::move(config),
-                                  to(std::move(tensors), device, dtype.value_or(default_dtype(device))));
+    Weights weights(std::move(tensors), device, dtype.value_or(default_dtype(device)));
+    return std::make_unique<Mllm>(std::move(config), weights);
   } catch (const CheckpointError& e) {
     throw CheckpointError(folder.string(), e.what());
   }
 }
 
-Mllm::Mllm(LlavaConfig config, StateDict tensors)
+Mllm::Mllm(MllmConfig config, Weights& weights)
     : config_(std::move(config)),
-      feature_layer_(resolve_layer(config_)),
-      vision_(config_.vision, tensors, kVision, feature_layer_),
-      connector_(tensors, kConnector, config_.projector_hidden_act, config_.projector_bias),
-      decoder_(config_.text, tensors, kDecoder),
-      unused_(std::move(tensors)),
-      device_(at::kCPU),
-      dtype_(at::kFloat) {
-  each_tensor([&](const std::string&, Tensor& tensor) {
-    device_ = tensor.device();
-    dtype_ = tensor.scalar_type();
-  });
-  vision_.each_tensor([&](const std::string&, Tensor& tensor) { tower_.add(tensor); });
-  vision_.each_site([&](Site& site) { tower_.add(site); });
-  for (const auto& [name, tensor] : unused_)
-    if (!starts_with(name, kVision)) throw CheckpointError(name, "is no tensor of a LLaVA model");
-  info_ = {"llava",        config_.text.num_hidden_layers, config_.text.hidden_size, config_.text.vocab_size,
-           feature_layer_, config_.vision.hidden_size,     config_.image_tokens(),   0};
+      names_(family_names(config_)),
+      feature_layer_(config_.sees() ? config_.feature_layer() : 0),
+      connector_(Connector::make(config_, weights)),
+      decoder_(config_.text, weights, names_.decoder, names_.head),
+      device_(decoder_.embedding().device()),
+      dtype_(decoder_.embedding().scalar_type()) {
+  if (config_.sees()) {
+    vision_.emplace(config_.vision, weights, names_.vision, feature_layer_);
+    vision_->each_tensor([&](const std::string&, Tensor& tensor) { tower_.add(tensor); });
+    vision_->each_site([&](Site& site) { tower_.add(site); });
+  }
+  unused_ = weights.rest(names_.vision);
+  const DecoderConfig& t = config_.text;
+  info_ = {names_.name, t.num_hidden_layers, t.hidden_size, t.vocab_size, 0, 0, 0, 0};
+  if (!config_.sees()) return;
+  info_.vision_layers = feature_layer_;
+  info_.vision_hidden = config_.vision.hidden_size;
+  info_.image_tokens = config_.image_tokens();
 }
 
+PictureText Mllm::picture_text(const PictureShape& picture) const {
+  if (!connector_) throw Error("model", "reads text alone");
+  return connector_->text(picture);
+}
+
+std::vector<std::int64_t> Mllm::feature_shape() const {
+  const std::int64_t first = vision_has_class_token(config_.vision.model_type) ? 1 : 0;
+  return {config_.vision.patches() + first - (config_.vision_feature_select == "full" ? 0 : 1),
+          config_.vision.hidden_size};
+}
+
+Mllm::Mllm(MllmConfig config, StateDict tensors)
+    : Mllm(std::move(config), *std::make_unique<Weights>(std::move(tensors))) {}
+
 void Mllm::set_clip(std::shared_ptr<Clip> clip,
+                    std::function<Tensor(const std::vector<std::string>&)> embed_images,
                     std::function<std::vector<std::int64_t>(const std::string&)> encode_text) {
   clip_ = std::move(clip);
+  embed_images_ = std::move(embed_images);
   encode_text_ = std::move(encode_text);
   info_.feature_dim = clip_ ? clip_->config().projection_dim : 0;
 }
 
 void Mllm::each_site(const std::function<void(Site&)>& visit) const {
-  vision_.each_site(visit);
-  connector_.each_site(visit);
+  if (vision_) vision_->each_site(visit);
+  if (connector_) connector_->each_site(visit);
   decoder_.each_site(visit);
 }
 
 void Mllm::each_tensor(const std::function<void(const std::string&, Tensor&)>& visit) {
-  vision_.each_tensor(visit);
+  if (vision_) vision_->each_tensor(visit);
+  if (connector_) connector_->each_tensor(visit);
   decoder_.each_tensor(visit);
 }
 
@@ -154,18 +114,18 @@ StateDict Mllm::tensors() {
 
 void Mllm::save(const std::filesystem::path& folder, at::ScalarType dtype,
                 const std::map<std::string, std::string>& metadata) {
-  write_model_file(folder, tensors(), dtype, metadata, llava_config_json(config_, dtype_name(dtype)));
+  write_model_file(folder, tensors(), dtype, metadata, mllm_config_json(config_, dtype_name(dtype)));
 }
 
 std::string Mllm::tower_hash() {
   Hasher hasher;
   hasher.update(std::uint64_t(feature_layer_));
-  hash_tensors(hasher, tensors(), [](const std::string& name) { return starts_with(name, kVision); });
+  hash_tensors(hasher, tensors(), [&](const std::string& name) { return name.starts_with(names_.vision); });
   return hasher.hex();
 }
 
 std::vector<Site*> Mllm::sites(std::string_view pattern) {
-  const auto wanted = name_filter(pattern, kNames);
+  const auto wanted = name_filter(pattern, names_.groups);
   std::vector<Site*> out;
   each_site([&](Site& site) {
     if (wanted(site.name())) out.push_back(&site);
@@ -177,11 +137,11 @@ std::vector<Site*> Mllm::sites(std::string_view pattern) {
 }
 
 Parameters Mllm::parameters(std::string_view pattern) {
-  const auto wanted = name_filter(pattern, kNames);
+  const auto wanted = name_filter(pattern, names_.groups);
   Parameters out;
   for (const auto& [name, tensor] : tensors())
     if (wanted(name) && !unused_.contains(name))
-      out.push_back({name, tensor, in_connector(name, kNames) ? "connector" : "base"});
+      out.push_back({name, tensor, in_connector(name, names_.groups) ? "connector" : "base"});
   if (out.empty())
     throw ConfigError(std::string(pattern), "matches no tensor of the model",
                       "try \"connector\", \"decoder\", \"vision\", \"all\" or \"/regex/\"");
@@ -236,50 +196,62 @@ Mllm::Packed Mllm::collate(const Rows& sequences, std::int64_t position, const B
 }
 
 Tensor Mllm::gather_features(const Batch& batch) const {
-  if (tower_changed()) {
-    std::vector<Tensor> pixels;
-    for (const ExamplePtr& example : batch.examples)
-      if (!example->image.empty()) pixels.push_back(images_.pixels(example->image));
-    return pixels.empty() ? Tensor()
-                          : vision_features(at::stack(pixels).to(device_, dtype_), vision_prompts(batch));
-  }
-  std::vector<Tensor> features;
+  std::vector<Tensor> parts;
+  const bool anew = tower_changed();
   for (const ExamplePtr& example : batch.examples)
-    if (!example->image.empty()) features.push_back(images_.features(example->image));
-  return features.empty() ? Tensor() : at::stack(features).to(device_, dtype_);
+    if (!example->image.empty())
+      parts.push_back(anew ? images_.pixels(example->image) : images_.features(example->image));
+  if (parts.empty()) return {};
+  const Tensor all = at::cat(parts).to(device_, dtype_);
+  if (!anew) return all;
+  std::vector<std::int64_t> tiles;
+  for (const Tensor& part : parts) tiles.push_back(part.size(0));
+  return vision_features(all, vision_prompts(batch, tiles));
 }
 
-Prompts Mllm::vision_prompts(const Batch& batch) const {
+std::vector<Picture> Mllm::pictures_of(const Batch& batch) const {
+  std::vector<Picture> out;
+  for (const ExamplePtr& example : batch.examples) {
+    if (example->image.empty()) continue;
+    out.push_back(
+        {connector_->reads_shape() ? images_.shape(example->image) : PictureShape(), example->prompt});
+  }
+  return out;
+}
+
+Prompts Mllm::vision_prompts(const Batch& batch, const std::vector<std::int64_t>& tiles) const {
   if (route_.vision.length() == 0) return {};
   check_prompts(route_.vision, batch.size(), info_.vision_hidden, std::max<std::int64_t>(feature_layer_, 1),
                 "vision");
-  std::vector<std::int64_t> pictured;
+  std::vector<std::int64_t> rows;
+  std::size_t picture = 0;
   for (std::size_t b = 0; b < batch.size(); ++b)
-    if (!batch.examples[b]->image.empty()) pictured.push_back(static_cast<std::int64_t>(b));
-  const Tensor index = at::tensor(pictured, at::kLong).to(device_);
+    if (!batch.examples[b]->image.empty())
+      rows.insert(rows.end(), static_cast<std::size_t>(tiles[picture++]), static_cast<std::int64_t>(b));
+  const Tensor index = at::tensor(rows, at::kLong).to(device_);
   Prompts out;
   for (const Tensor& layer : route_.vision.each().layers)
     out.layers.push_back(layer.defined() ? layer.index_select(0, index) : Tensor());
   return out;
 }
 
-Tensor Mllm::embed_rows(const Packed& packed, const Tensor& features) {
+Tensor Mllm::embed_rows(const Packed& packed, const Tensor& features, const Batch* batch) {
   const Tensor& tokens = packed.tokens;
-  Tensor embedded = decoder_.embed(tokens);
+  // -1 marks a picture's rows where the tokenizer has no token for them.
+  Tensor embedded = decoder_.embed(config_.image_token_id < 0 ? tokens.clamp_min(0) : tokens);
   if (packed.prompt_rows.defined())
     embedded = embedded.index_copy(0, packed.prompt_rows,
                                    route_.text.layers[0].flatten(0, 1).to(embedded.scalar_type()));
   if (!features.defined()) return embedded;
+  if (!connector_) throw DataError("batch", "has pictures, and the model reads text alone");
   const Tensor where = (tokens == config_.image_token_id).nonzero().squeeze(1);
-  const Tensor rows = features.reshape({-1, features.size(-1)});
+  const Tensor rows = connector_->forward(features, pictures_of(*batch), route_, training_);
   if (where.size(0) != rows.size(0))
     throw DataError(
         "batch",
-        std::to_string(where.size(0)) + " image tokens but " + std::to_string(rows.size(0)) +
-            " visual features",
-        "each picture needs " + std::to_string(info_.image_tokens) + " image tokens in its prompt");
-  return embedded.index_copy(0, where,
-                             connector_.forward(rows, route_, training_).to(embedded.scalar_type()));
+        std::to_string(where.size(0)) + " image tokens but " + std::to_string(rows.size(0)) + " visual rows",
+        "each picture needs as many image tokens in its prompt as the model has rows for it");
+  return embedded.index_copy(0, where, rows.to(embedded.scalar_type()));
 }
 
 Forward Mllm::forward(const Batch& batch) { return forward_with(batch, gather_features(batch)); }
@@ -298,25 +270,29 @@ Forward Mllm::forward_with(const Batch& batch, const Tensor& features) {
   if (keep.empty())
     throw DataError("batch", "no row of the batch has a label", "every training example needs an answer");
   const Tensor rows = at::tensor(keep, at::kLong).to(device_);
-  const Tensor hidden =
-      decoder_.forward(embed_rows(packed, features), route_, rows, nullptr, training_, packed.prompt_rows);
+  const Tensor hidden = decoder_.forward(embed_rows(packed, features, &batch), route_, rows, nullptr,
+                                         training_, packed.prompt_rows);
   return {decoder_.logits(hidden), at::tensor(targets, at::kLong).to(device_),
           route_.rows.sequence.index_select(0, rows)};
 }
 
-Tensor Mllm::all_logits(const Batch& batch, const Tensor& features) {
+Tensor Mllm::all_logits(const Batch& batch, const Tensor& features, std::vector<Tensor>* states) {
   const Packed packed = collate(whole(batch), 0, &batch, true);
-  return decoder_.logits(
-      decoder_.forward(embed_rows(packed, features), route_, {}, nullptr, training_, packed.prompt_rows));
+  const Tensor hidden = decoder_.forward(embed_rows(packed, features, &batch), route_, {}, nullptr, training_,
+                                         packed.prompt_rows, states);
+  if (states != nullptr) states->push_back(hidden);
+  return decoder_.logits(hidden);
 }
 
 Tensor Mllm::input_embeddings(const Batch& batch) {
   const at::NoGradGuard no_grad;
-  return embed_rows(collate(whole(batch), 0, &batch, false), gather_features(batch));
+  return embed_rows(collate(whole(batch), 0, &batch, false), gather_features(batch), &batch);
 }
 
 Tensor Mllm::vision_features(const Tensor& pixels, const Prompts& prompts) const {
-  const Tensor hidden = vision_hidden(pixels, prompts);
+  if (!vision_) throw Error("model", "reads text alone");
+  Tensor hidden = vision_hidden(pixels, prompts);
+  if (names_.vision_normed) hidden = vision_->normed(hidden);
   return config_.vision_feature_select == "full" ? hidden : hidden.narrow(1, 1, hidden.size(1) - 1);
 }
 
@@ -376,8 +352,8 @@ Prefill Mllm::prefill(const Batch& batch, std::int64_t max_new_tokens) {
   out.cache.lengths = out.prompt_lengths;
   const Packed packed = collate(prompts, out.cache.shared, nullptr, true);
   route_.memo.clear();
-  const Tensor hidden = decoder_.forward(embed_rows(packed, gather_features(batch)), route_, route_.rows.last,
-                                         &out.cache, false, packed.prompt_rows);
+  const Tensor hidden = decoder_.forward(embed_rows(packed, gather_features(batch), &batch), route_,
+                                         route_.rows.last, &out.cache, false, packed.prompt_rows);
   out.first_logits = decoder_.logits(hidden);
   out.task = route_.task;
   out.memo = route_.memo;
@@ -439,58 +415,45 @@ std::vector<std::vector<std::int64_t>> Mllm::decode(Prefill& prefill, std::int64
   return answers;
 }
 
-/// Rows of the batch by their keys, 0 for an empty key. `embed` is asked once for each key and for one at a
-/// time: a product's last digits depend on its size, and a resumed run meets its keys in other company.
-Tensor Mllm::remembered(Embeddings& known, const std::vector<std::string>& keys,
-                        const std::function<Tensor(const std::string&)>& embed) {
+void Mllm::require_clip() const {
   if (!clip_)
     throw CheckpointError("image and text features", "this model has no CLIP towers",
                           "the model folder needs a clip/ folder beside its config.json");
-  constexpr std::size_t kMost = 1 << 18;  // half a gigabyte of 512 floats each
-  if (known.size() > kMost) known.clear();
-  const at::NoGradGuard no_grad;
-  const Tensor nothing = at::zeros({info_.feature_dim}, at::TensorOptions(at::kFloat).device(device_));
-  std::vector<Tensor> out;
-  for (const std::string& key : keys) {
-    if (key.empty()) {
-      out.push_back(nothing);
-      continue;
-    }
-    auto found = known.find(key);
-    if (found == known.end()) found = known.emplace(key, embed(key).squeeze(0).to(at::kFloat)).first;
-    out.push_back(found->second);
-  }
-  return at::stack(out);
 }
 
 Tensor Mllm::image_features(const Batch& batch) {
+  require_clip();
+  const at::NoGradGuard no_grad;
   std::vector<std::string> paths;
-  for (const ExamplePtr& example : batch.examples) paths.push_back(example->image);
-  return remembered(image_embeddings_, paths, [&](const std::string& path) {
-    return clip_->embed_images(images_.pixels(path).unsqueeze(0).to(device_, dtype_));
-  });
+  std::vector<std::int64_t> rows;
+  for (std::size_t b = 0; b < batch.size(); ++b) {
+    if (batch.examples[b]->image.empty()) continue;
+    paths.push_back(batch.examples[b]->image);
+    rows.push_back(static_cast<std::int64_t>(b));
+  }
+  Tensor out = at::zeros({static_cast<std::int64_t>(batch.size()), info_.feature_dim});
+  if (!paths.empty()) out.index_copy_(0, at::tensor(rows, at::kLong), embed_images_(paths));
+  return out.to(device_);
 }
 
 Tensor Mllm::text_features(const Batch& batch) {
-  std::vector<std::string> questions;
-  for (const ExamplePtr& example : batch.examples) questions.push_back(example->question);
-  return remembered(text_embeddings_, questions, [&](const std::string& question) {
-    return clip_->embed_texts({encode_text_(question)});
-  });
-}
-
-std::shared_ptr<Clip> load_clip(const std::filesystem::path& folder, at::Device device,
-                                std::optional<at::ScalarType> dtype) {
-  StateDict tensors;
-  for (auto& [name, tensor] : read_checkpoint_tensors(folder))
-    if (!name.ends_with(".position_ids")) tensors.emplace(name, tensor);
-  try {
-    return std::make_shared<Clip>(
-        read_clip_config(folder),
-        *std::make_unique<StateDict>(to(std::move(tensors), device, dtype.value_or(default_dtype(device)))));
-  } catch (const CheckpointError& e) {
-    throw CheckpointError(folder.string(), e.what());
+  require_clip();
+  const at::NoGradGuard no_grad;
+  constexpr std::size_t kMost = 1 << 18;  // half a gigabyte of 512 floats each
+  if (text_embeddings_.size() > kMost) text_embeddings_.clear();
+  std::vector<Tensor> out;
+  for (const ExamplePtr& example : batch.examples) {
+    auto found = text_embeddings_.find(example->question);
+    // One at a time: a product's last digits depend on its size, and a resumed run meets its questions in
+    // other company.
+    if (found == text_embeddings_.end())
+      found = text_embeddings_
+                  .emplace(example->question,
+                           clip_->embed_texts({encode_text_(example->question)}).squeeze(0).to(at::kFloat))
+                  .first;
+    out.push_back(found->second);
   }
+  return at::stack(out);
 }
 
 }  // namespace mcit

@@ -1,5 +1,6 @@
 #pragma once
-/// A LLaVA-shaped model: vision tower, connector, decoder; read from and written to Hugging Face folders.
+/// A multimodal language model: vision tower, connector, decoder; read from and written to Hugging Face
+/// folders.
 
 #include <filesystem>
 #include <functional>
@@ -11,10 +12,14 @@
 #include <vector>
 
 #include "mcit/backbone.hpp"
+#include "model/clip.hpp"
+#include "model/connector.hpp"
 #include "model/decoder.hpp"
+#include "model/family.hpp"
 #include "model/hf_config.hpp"
 #include "model/model.hpp"
 #include "model/vision.hpp"
+#include "model/weights.hpp"
 
 namespace mcit {
 
@@ -53,8 +58,9 @@ class Mllm final : public Model {
   static std::unique_ptr<Mllm> load(const std::filesystem::path& folder, at::Device device = at::kCPU,
                                     std::optional<at::ScalarType> dtype = std::nullopt,
                                     const std::filesystem::path& adapter = {});
-  /// @param tensors under published names; what is not used is kept for save()
-  Mllm(LlavaConfig config, StateDict tensors);
+  /// @param weights under published names; what is not used is kept for save()
+  Mllm(MllmConfig config, Weights& weights);
+  Mllm(MllmConfig config, StateDict tensors);
 
   /// Writes config.json and model.safetensors; tokenizer and preprocessor files are the caller's.
   void save(const std::filesystem::path& folder, at::ScalarType dtype,
@@ -71,21 +77,29 @@ class Mllm final : public Model {
   Tensor input_embeddings(const Batch& batch) override;
   RouteContext& route() override { return route_; }
 
-  /// Like forward(), with the pictures' features given in batch order: [pictures, image_tokens, D].
+  /// Like forward(), with the pictures' features given in batch order: [tiles, n, D].
   Forward forward_with(const Batch& batch, const Tensor& features);
-  /// Features of pictures before the connector. [B, 3, S, S] -> [B, image_tokens, D]; on the graph in grad
-  /// mode.
+  /// Features of tiles before the connector. [B, 3, S, S] -> [B, n, D]; on the graph in grad mode.
   Tensor vision_features(const Tensor& pixels, const Prompts& prompts = {}) const;
-  /// What the decoder reads of pictures: features through the connector. [B, image_tokens, D] -> [.., d]
-  Tensor visual_tokens(const Tensor& features) {
-    return connector_.forward(features.reshape({-1, features.size(-1)}), route_, training_)
-        .reshape({features.size(0), features.size(1), -1});
+  /// What the decoder reads of pictures: features through the connector. [tiles, n, D] -> [rows, d]
+  Tensor visual_tokens(const Tensor& features, const std::vector<Picture>& pictures) {
+    return connector_->forward(features, pictures, route_, training_);
+  }
+  /// What stands in a prompt for a picture. @throws Error for a model that sees none
+  PictureText picture_text(const PictureShape& picture) const;
+  /// Whether picture_text() depends on the picture.
+  bool reads_shape() const { return connector_ && connector_->reads_shape(); }
+  /// Shape of one tile's features: {n, D}.
+  std::vector<std::int64_t> feature_shape() const;
+  /// Sets how an instruction becomes ids of the Q-Former's own tokenizer.
+  void set_instructions(std::function<std::vector<std::int64_t>(const std::string&)> encode) {
+    if (connector_) connector_->set_instructions(std::move(encode));
   }
   /// The decoder's token embedding. [V, d]
   const Tensor& embedding() const { return decoder_.embedding(); }
   /// The tower's hidden states up to the feature layer, class token included. [B, 1 + patches, D]
   Tensor vision_hidden(const Tensor& pixels, const Prompts& prompts = {}) const {
-    return vision_.hidden(pixels, feature_layer_, training_, prompts);
+    return vision_->hidden(pixels, feature_layer_, training_, prompts);
   }
 
   Prefill prefill(const Batch& batch, std::int64_t max_new_tokens);
@@ -94,12 +108,16 @@ class Mllm final : public Model {
                                                 const AnswerTrie* allowed = nullptr,
                                                 OnEnd on_end = OnEnd::stop);
   /// Logits at every row, for comparison with other implementations. [N, V]
-  Tensor all_logits(const Batch& batch, const Tensor& features);
+  /// @param states receives what each block gives and, last, the normed rows that are scored
+  Tensor all_logits(const Batch& batch, const Tensor& features, std::vector<Tensor>* states = nullptr);
 
+  /// @param embed_images the towers' embeddings of pictures by their paths, [n, P] float32 on the CPU
+  /// @param encode_text token ids of a text for the text tower
   void set_clip(std::shared_ptr<Clip> clip,
+                std::function<Tensor(const std::vector<std::string>&)> embed_images,
                 std::function<std::vector<std::int64_t>(const std::string&)> encode_text);
   void set_training(bool training) override { training_ = training; }
-  const LlavaConfig& config() const { return config_; }
+  const MllmConfig& config() const { return config_; }
   const std::shared_ptr<Clip>& clip() const { return clip_; }
   /// Every tensor by its published name.
   StateDict tensors();
@@ -124,19 +142,21 @@ class Mllm final : public Model {
   /// How many leading tokens all prompts share that one pass may serve for all; 0 when it would not pay.
   std::int64_t shared_beginning(const Rows& prompts) const;
   Tensor gather_features(const Batch& batch) const;
-  /// route_.vision of the examples that have a picture, in the tower's type.
-  Prompts vision_prompts(const Batch& batch) const;
-  using Embeddings = std::unordered_map<std::string, Tensor>;
-  Tensor remembered(Embeddings& known, const std::vector<std::string>& keys,
-                    const std::function<Tensor(const std::string&)>& embed);
-  Tensor embed_rows(const Packed& packed, const Tensor& features);
+  /// What the connector needs to know of the batch's pictures.
+  std::vector<Picture> pictures_of(const Batch& batch) const;
+  /// route_.vision for each tile of the examples that have a picture.
+  Prompts vision_prompts(const Batch& batch, const std::vector<std::int64_t>& tiles) const;
+  void require_clip() const;  ///< @throws CheckpointError without CLIP towers
+  /// @param batch the examples whose pictures' features are given, or null without features
+  Tensor embed_rows(const Packed& packed, const Tensor& features, const Batch* batch);
   void each_site(const std::function<void(Site&)>& visit) const;
   void each_tensor(const std::function<void(const std::string&, Tensor&)>& visit);
 
-  LlavaConfig config_;
-  std::int64_t feature_layer_;  ///< hidden_states index that feeds the connector
-  VisionTower vision_;
-  Connector connector_;
+  MllmConfig config_;
+  const FamilyNames& names_;
+  std::int64_t feature_layer_;         ///< hidden_states index that feeds the connector
+  std::optional<VisionTower> vision_;  ///< none for a text model
+  std::unique_ptr<Connector> connector_;
   Decoder decoder_;
   Watch tower_;
   StateDict unused_;  ///< tensors of the folder that this model never reads (the tower's last layer)
@@ -145,20 +165,13 @@ class Mllm final : public Model {
   at::ScalarType dtype_;
   RouteContext route_;
   std::shared_ptr<Clip> clip_;
+  std::function<Tensor(const std::vector<std::string>&)> embed_images_;
   std::function<std::vector<std::int64_t>(const std::string&)> encode_text_;
-  Embeddings image_embeddings_, text_embeddings_;  ///< CLIP's, by path and by question
+  std::unordered_map<std::string, Tensor> text_embeddings_;  ///< CLIP's, by question
   bool training_ = false;
 };
 
-/// Published tensor name of any of the three dialects that transformers versions write.
-std::string canonical_name(const std::string& name);
-
-/// "cpu", "cuda" or "cuda:N". Opens libtorch_cuda beside libtorch_cpu when a GPU is asked for.
-/// @throws ConfigError where there is none.
-at::Device open_device(const std::string& name);
-
-/// Reads a CLIP folder. @throws CheckpointError
-std::shared_ptr<Clip> load_clip(const std::filesystem::path& folder, at::Device device = at::kCPU,
-                                std::optional<at::ScalarType> dtype = std::nullopt);
+/// The folder's tensors under published names, without the buffers of old exports.
+StateDict read_mllm_tensors(const std::filesystem::path& folder, const MllmConfig& config);
 
 }  // namespace mcit

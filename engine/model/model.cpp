@@ -13,6 +13,11 @@ namespace {
 /// Counts the changes made to a tensor in place, through any alias of it.
 std::uint32_t version_of(const Tensor& tensor) { return static_cast<std::uint32_t>(tensor._version()); }
 
+bool begins_with_one_of(const std::string& name, const std::vector<std::string>& prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](const std::string& prefix) { return name.starts_with(prefix); });
+}
+
 }  // namespace
 
 void Watch::add(const Tensor& weight) {
@@ -44,8 +49,7 @@ void hash_tensors(Hasher& hasher, const StateDict& tensors,
 }
 
 bool in_connector(const std::string& name, const NameGroups& groups) {
-  return std::any_of(groups.connector.begin(), groups.connector.end(),
-                     [&](const std::string& prefix) { return name.starts_with(prefix); });
+  return begins_with_one_of(name, groups.connector);
 }
 
 std::function<bool(const std::string&)> name_filter(std::string_view pattern, const NameGroups& groups) {
@@ -59,9 +63,12 @@ std::function<bool(const std::string&)> name_filter(std::string_view pattern, co
   }
   if (pattern == "all") return [](const std::string&) { return true; };
   if (pattern == "connector") return [groups](const std::string& name) { return in_connector(name, groups); };
-  if (pattern == "decoder" || pattern == "vision")
-    return [prefix = pattern == "decoder" ? groups.decoder : groups.vision](const std::string& name) {
-      return name.starts_with(prefix);
+  if (pattern == "decoder")
+    return
+        [prefixes = groups.decoder](const std::string& name) { return begins_with_one_of(name, prefixes); };
+  if (pattern == "vision")
+    return [prefix = groups.vision](const std::string& name) {
+      return !prefix.empty() && name.starts_with(prefix);
     };
   std::vector<std::string> suffixes;
   for (std::size_t begin = 0; begin <= pattern.size();) {
@@ -69,8 +76,8 @@ std::function<bool(const std::string&)> name_filter(std::string_view pattern, co
     if (end > begin) suffixes.emplace_back("." + std::string(pattern.substr(begin, end - begin)));
     begin = end + 1;
   }
-  return [suffixes, prefix = groups.decoder](const std::string& name) {
-    return name.starts_with(prefix) &&
+  return [suffixes, prefixes = groups.decoder](const std::string& name) {
+    return begins_with_one_of(name, prefixes) &&
            std::any_of(suffixes.begin(), suffixes.end(),
                        [&](const std::string& s) { return name.size() > s.size() && name.ends_with(s); });
   };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/hash.hpp"
+#include "core/tiles.hpp"
 #include "mcit/backbone.hpp"
 
 namespace mcit {
@@ -15,9 +16,11 @@ namespace mcit {
 /// Where a model gets what belongs to a picture.
 struct ImageSource {
   std::function<Tensor(const std::string& path)>
-      features;  ///< what the frozen tower says, float32 on the CPU: LLaVA [image_tokens, vision_hidden]
-                 ///< before the connector, CLIP the embedding [feature_dim]
-  std::function<Tensor(const std::string& path)> pixels;  ///< [3, S, S] float32
+      features;  ///< what the frozen tower says, float32 on the CPU: an MLLM's [tiles, n, vision_hidden]
+                 ///< before the connector, CLIP's embedding [feature_dim]
+  std::function<Tensor(const std::string& path)> pixels;  ///< [tiles, 3, S, S] float32, CLIP's [3, S, S]
+  /// How a picture is cut; needed where the number of its rows depends on it.
+  std::function<PictureShape(const std::string& path)> shape{};
 };
 
 class Model : public Backbone {
@@ -47,7 +50,8 @@ class Watch {
 
 /// How the names of a model's tensors begin, by the words that Backbone's patterns know.
 struct NameGroups {
-  std::string decoder, vision;
+  std::vector<std::string> decoder;
+  std::string vision;  ///< empty: there is no tower
   std::vector<std::string> connector;
 };
 

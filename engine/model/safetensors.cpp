@@ -1,10 +1,6 @@
 #include "model/safetensors.hpp"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -12,6 +8,7 @@
 
 #include "core/files.hpp"
 #include "mcit/errors.hpp"
+#include "model/mapping.hpp"
 
 namespace mcit {
 namespace {
@@ -21,6 +18,7 @@ static_assert(std::endian::native == std::endian::little, "safetensors are littl
 
 /// A header above this is not a model's; 100 MB is what the reference implementation allows.
 constexpr std::uint64_t kMaxHeader = 100ULL << 20;
+constexpr std::size_t kMostDimensions = 64;  // of any operation in ATen
 
 struct DtypeName {
   const char* name;
@@ -42,41 +40,6 @@ const char* name_of(at::ScalarType type, const std::string& tensor) {
     if (type == entry.type) return entry.name;
   throw CheckpointError(tensor, std::string("dtype ") + at::toString(type) + " has no safetensors name");
 }
-
-/// A read-only mapping that tensors keep alive.
-class Mapping {
- public:
-  explicit Mapping(const std::filesystem::path& file) {
-    const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-      throw CheckpointError(file.string(), std::string("cannot be opened: ") + std::strerror(errno));
-    struct stat info {};
-    if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-      ::close(fd);
-      throw CheckpointError(file.string(), "is not a regular file");
-    }
-    size_ = static_cast<std::uint64_t>(info.st_size);
-    if (size_ > 0) {
-      // PROT_WRITE on a private mapping: ATen may hand out a mutable pointer; the file itself never changes.
-      void* at = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
-      if (at != MAP_FAILED) data_ = static_cast<char*>(at);
-    }
-    ::close(fd);
-    if (size_ > 0 && data_ == nullptr)
-      throw CheckpointError(file.string(), std::string("cannot be mapped: ") + std::strerror(errno));
-  }
-  ~Mapping() {
-    if (data_ != nullptr) ::munmap(data_, size_);
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-  char* data() const { return data_; }
-  std::uint64_t size() const { return size_; }
-
- private:
-  char* data_ = nullptr;
-  std::uint64_t size_ = 0;
-};
 
 std::uint64_t unsigned_at(const json& value, const std::string& where) {
   if (!value.is_number_unsigned()) throw CheckpointError(where, "expected a non-negative integer");
@@ -103,11 +66,15 @@ Entry parse_entry(const std::string& where, const json& value, std::uint64_t dat
   if (entry.dtype == nullptr)
     throw CheckpointError(where, "unknown dtype '" + dtype.get<std::string>() + "'",
                           "known: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL");
+  if (shape.size() > kMostDimensions)
+    throw CheckpointError(where, "has " + std::to_string(shape.size()) + " dimensions");
   std::uint64_t bytes = c10::elementSize(entry.dtype->type);
+  std::int64_t reach = static_cast<std::int64_t>(bytes);  // an empty tensor has strides as well
   for (const json& dim : shape) {
     const std::uint64_t n = unsigned_at(dim, where);
-    if (__builtin_mul_overflow(bytes, n, &bytes) || n > static_cast<std::uint64_t>(INT64_MAX))
+    if (__builtin_mul_overflow(reach, std::max<std::uint64_t>(n, 1), &reach))
       throw CheckpointError(where, "its shape overflows 64 bits");
+    bytes *= n;
     entry.shape.push_back(static_cast<std::int64_t>(n));
   }
   if (entry.begin > entry.end || entry.end > data_size)
@@ -118,24 +85,61 @@ Entry parse_entry(const std::string& where, const json& value, std::uint64_t dat
   return entry;
 }
 
-json parse_header(const std::string& where, const char* text, std::uint64_t length) {
+/// An object whose keys at a depth are names of tensors. @param what stands in front of what is wrong
+json parse_names(const std::string& where, const std::string& what, std::string_view text, int at_depth) {
+  constexpr int kDeepest = 8;
   std::set<std::string> seen;
-  bool duplicate = false;
-  int depth_limit = 8;
-  json header;
+  json object;
   try {
-    header = json::parse(text, text + length, [&](int depth, json::parse_event_t event, json& parsed) {
-      if (depth > depth_limit) throw CheckpointError(where, "its header is nested too deeply");
-      if (event == json::parse_event_t::key && depth == 1 && !seen.insert(parsed.get<std::string>()).second)
-        duplicate = true;
+    object = json::parse(text, [&](int depth, json::parse_event_t event, json& parsed) {
+      if (depth > kDeepest) throw CheckpointError(where, what + "is nested too deeply");
+      if (event == json::parse_event_t::key && depth == at_depth &&
+          !seen.insert(parsed.get<std::string>()).second)
+        throw CheckpointError(where, what + "names a tensor twice");
       return true;
     });
   } catch (const json::exception& e) {
-    throw CheckpointError(where, std::string("its header is not JSON: ") + e.what());
+    throw CheckpointError(where, what + "is not JSON: " + e.what());
   }
-  if (duplicate) throw CheckpointError(where, "its header names a tensor twice");
-  if (!header.is_object()) throw CheckpointError(where, "its header is not a JSON object");
-  return header;
+  if (!object.is_object()) throw CheckpointError(where, what + "is not a JSON object");
+  return object;
+}
+
+/// The file of the folder that holds each tensor.
+std::map<std::string, std::string> read_index(const std::filesystem::path& file) {
+  constexpr std::uint64_t kLargest = 64ULL << 20;
+  const std::string where = file.string();
+  const json index = parse_names(where, "", read_file(file, kLargest), 2);
+  const auto map = index.find("weight_map");
+  if (map == index.end() || !map->is_object()) throw CheckpointError(where, "has no weight_map");
+  std::map<std::string, std::string> out;
+  for (const auto& [name, value] : map->items()) {
+    const std::string shard = value.is_string() ? value.get<std::string>() : "";
+    if (!shard.ends_with(".safetensors") || shard.find('/') != std::string::npos)
+      throw CheckpointError(where, "'" + name + "' lies in no safetensors file of this folder");
+    out[name] = shard;
+  }
+  return out;
+}
+
+/// All that stands before the tensors' bytes.
+std::string beginning(const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::uint64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const std::uint64_t bytes = tensor.nbytes();
+    header[name] = {{"dtype", name_of(tensor.scalar_type(), name)},
+                    {"shape", tensor.sizes().vec()},
+                    {"data_offsets", {offset, offset + bytes}}};
+    offset += bytes;
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');  // tensors start on an 8-byte boundary
+  std::string out(8, '\0');
+  const std::uint64_t length = text.size();
+  std::memcpy(out.data(), &length, 8);
+  return out + text;
 }
 
 }  // namespace
@@ -152,7 +156,7 @@ SafetensorsFile read_safetensors(const std::filesystem::path& file) {
     throw CheckpointError(where,
                           "its header claims " + std::to_string(length) + " bytes, more than the file holds",
                           "it is no safetensors file or was cut short");
-  const json header = parse_header(where, mapping->data() + 8, length);
+  const json header = parse_names(where, "its header ", {mapping->data() + 8, length}, 1);
   char* data = mapping->data() + 8 + length;
   const std::uint64_t data_size = mapping->size() - 8 - length;
 
@@ -197,23 +201,10 @@ SafetensorsFile read_safetensors(const std::filesystem::path& file) {
 }
 
 std::string to_safetensors(const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  std::uint64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const std::uint64_t bytes = tensor.nbytes();
-    header[name] = {{"dtype", name_of(tensor.scalar_type(), name)},
-                    {"shape", tensor.sizes().vec()},
-                    {"data_offsets", {offset, offset + bytes}}};
-    offset += bytes;
-  }
-  std::string text = header.dump();
-  text.append((8 - text.size() % 8) % 8, ' ');  // tensors start on an 8-byte boundary
-  std::string out(8, '\0');
-  const std::uint64_t length = text.size();
-  std::memcpy(out.data(), &length, 8);
-  out.reserve(8 + text.size() + offset);
-  out += text;
+  std::string out = beginning(tensors, metadata);
+  std::size_t bytes = out.size();
+  for (const auto& [name, tensor] : tensors) bytes += tensor.nbytes();
+  out.reserve(bytes);
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor flat = tensor.detach().to(at::kCPU).contiguous();
     out.append(static_cast<const char*>(flat.data_ptr()), flat.nbytes());
@@ -223,7 +214,13 @@ std::string to_safetensors(const StateDict& tensors, const std::map<std::string,
 
 void write_safetensors(const std::filesystem::path& file, const StateDict& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  write_atomic(file, to_safetensors(tensors, metadata));
+  AtomicFile out(file);
+  out.write(beginning(tensors, metadata));
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor flat = tensor.detach().to(at::kCPU).contiguous();
+    out.write(std::string_view(static_cast<const char*>(flat.data_ptr()), flat.nbytes()));
+  }
+  out.commit();
 }
 
 const char* dtype_name(at::ScalarType dtype) {
@@ -244,21 +241,18 @@ void write_model_file(const std::filesystem::path& folder, const StateDict& tens
 StateDict read_checkpoint_tensors(const std::filesystem::path& folder) {
   const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
   if (std::filesystem::exists(single)) return read_safetensors(single).tensors;
-  if (!std::filesystem::exists(index))
+  if (!std::filesystem::exists(index)) {
+    for (const char* pickle : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
+      if (std::filesystem::exists(folder / pickle))
+        throw CheckpointError((folder / pickle).string(),
+                              "is a pickle or leads to some, which could run code",
+                              "save the model as safetensors");
     throw CheckpointError(folder.string(), "holds neither model.safetensors nor model.safetensors.index.json",
                           "give the folder of a Hugging Face model");
-  json map;
-  try {
-    map = json::parse(read_file(index)).at("weight_map");
-  } catch (const json::exception& e) {
-    throw CheckpointError(index.string(), std::string("is no shard index: ") + e.what());
   }
   std::map<std::string, StateDict> shards;
   StateDict out;
-  for (const auto& [name, value] : map.items()) {
-    const std::string shard = value.is_string() ? value.get<std::string>() : "";
-    if (shard.empty() || shard.find('/') != std::string::npos)
-      throw CheckpointError(index.string(), "'" + name + "' lies in no file of this folder");
+  for (const auto& [name, shard] : read_index(index)) {
     auto found = shards.find(shard);
     if (found == shards.end()) found = shards.emplace(shard, read_safetensors(folder / shard).tensors).first;
     const auto tensor = found->second.find(name);

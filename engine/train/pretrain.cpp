@@ -153,7 +153,7 @@ class PatchTasks {
   Tensor loss(Mllm& model, const Tensor& features, const Tensor& targets) const {
     const Tensor label = at::cross_entropy_loss(at::linear(features, heads_[0].value).flatten(0, 1), targets);
     if (o_.token_weight == 0.0) return o_.patch_weight * label;
-    Tensor tokens = model.visual_tokens(features);
+    Tensor tokens = model.visual_tokens(features, {}).view({features.size(0), features.size(1), -1});
     tokens = tokens * at::rsqrt(tokens.square().mean(-1, true) + 1e-5);
     const Tensor where = at::linear(tokens, heads_[1].value).flatten(0, 1);
     const Tensor index = at::arange(features.size(1)).repeat({features.size(0)});
@@ -198,7 +198,7 @@ LanguageBatch draw_batch(const PretrainSource& source, std::int64_t step, std::i
 
 }  // namespace
 
-StateDict initial_llava(const LlavaConfig& c, std::uint64_t seed) {
+StateDict initial_llava(const MllmConfig& c, std::uint64_t seed) {
   const Initialiser init(seed);
   StateDict out;
   initial_vision(out, init, "vision_tower.vision_model.", c.vision);

@@ -57,7 +57,7 @@ struct PretrainReport {
 using PretrainSource = std::function<PretrainSample(std::uint64_t index)>;
 
 /// Random weights of the given shape; 2-D sine-cosine positions in the tower.
-StateDict initial_llava(const LlavaConfig& config, std::uint64_t seed);
+StateDict initial_llava(const MllmConfig& config, std::uint64_t seed);
 StateDict initial_clip(const ClipConfig& config, std::uint64_t seed);
 
 /// Language stage. Goes on from `snapshot` when the file exists; writes it every save_every steps.

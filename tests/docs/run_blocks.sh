@@ -9,13 +9,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
-for entry in configs docs benchmarks plugins; do ln -s "$root/$entry" "$entry"; done
+for entry in configs docs benchmarks plugins tests; do ln -s "$root/$entry" "$entry"; done
 mkdir build runs blocks
 ln -s "$(dirname "$(dirname "$program")")" build/release
 cat >dev <<STUB
 #!/usr/bin/env bash
 case "\$1" in
   run) shift; exec "$program" "\$@" ;;
+  parity) shift; exec "$(dirname "$program")/parity" "\$@" ;;
   setup | build | test | demo) ;;
   *) echo "the stub of ./dev has no verb '\$1'" >&2; exit 1 ;;
 esac

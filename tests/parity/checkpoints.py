@@ -8,12 +8,12 @@ from pathlib import Path
 import peft
 import torch
 import transformers
-from families import PICTURE_SIZES, Family
+from family import Family, Generative, load_tokenizer
 from fixture_files import Json, Tensors, make_picture, named_generator, read_json, write_json, write_shards
 from safetensors import safe_open
-from tokenizers import Tokenizer
 
 PEFT_PREFIX = "base_model.model."
+TIED_SCALE = 6.0  # an embedding that also has to spread the logits
 
 
 def initial_value(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
@@ -26,15 +26,19 @@ def initial_value(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
     fan_in = math.prod(shape[1:])
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "logit_scale":
-        return torch.tensor(2.6592)  # ln(1 / 0.07), CLIP's starting point
+        return torch.full(shape, 2.6592)  # ln(1 / 0.07), CLIP's starting point
+    if leaf == "logit_bias":
+        return torch.full(shape, -3.5)
     if leaf == "weight" and ("norm" in name.lower() or "layrnorm" in name):
         return 1.0 + 0.2 * noise
     if "patch_embedding" in name:
         return 0.1 * noise / math.sqrt(fan_in)
-    if leaf == "bias":
+    if leaf.endswith("bias"):
         return 0.2 * noise
     if "embed" in name:
         return 0.05 * noise
+    if not leaf.endswith("weight"):
+        return 0.5 * noise  # query_tokens, image_newline, probe
     return 1.25 * noise / math.sqrt(fan_in)
 
 
@@ -43,15 +47,23 @@ def write_checkpoint(family: Family, checkpoint: Path, seed: int) -> None:
     family.write_tokenizer(checkpoint)
     write_json(checkpoint / "config.json", family.config(checkpoint))
     family.write_processor_files(checkpoint)
+    if isinstance(family, Generative):
+        family.write_generation_files(checkpoint)
     config = transformers.AutoConfig.from_pretrained(checkpoint)
     model = getattr(transformers, family.model_class)(config)
     head = model.get_output_embeddings()
-    special_ids = sorted(Tokenizer.from_file(str(checkpoint / "tokenizer.json")).get_added_tokens_decoder())
+    state = model.state_dict(keep_vars=True)
+    tied = head is not None and sum(parameter is head.weight for parameter in state.values()) == 2
+    special_ids = sorted(load_tokenizer(checkpoint).get_added_tokens_decoder())
     tensors: Tensors = {}
-    for name, parameter in model.state_dict(keep_vars=True).items():
+    for name, parameter in state.items():
+        if tied and name == "lm_head.weight":
+            continue  # published files leave it out
         published = family.published_name(name)
         value = initial_value(published, parameter.shape, seed)
         if head is not None and parameter is head.weight:
+            if tied:
+                value *= TIED_SCALE
             value[special_ids] *= 0.25  # keeps greedy decoding away from special tokens
         tensors[published] = value.to(family.weights_dtype)
     write_shards(tensors, checkpoint)
@@ -80,7 +92,7 @@ def write_adapter(family: Family, checkpoint: Path, adapter: Path, seed: int) ->
 def write_inputs(family: Family, folder: Path, seed: int) -> None:
     """Everything that the expected numbers are computed from."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (name, size) in enumerate(PICTURE_SIZES.items(), start=1):
+    for number, (name, size) in enumerate(family.picture_sizes.items(), start=1):
         make_picture(*size, seed=number).save(folder / name, optimize=True)
     write_checkpoint(family, folder / "checkpoint", seed)
     write_adapter(family, folder / "checkpoint", folder / "adapter", seed)

@@ -9,7 +9,7 @@ from typing import Any
 import peft
 import torch
 import transformers
-from families import SAMPLES, Clip, Family, Llava
+from family import Family, Generative, TwoTowers
 from fixture_files import Json, Tensors, max_difference, rounded
 from PIL import Image
 
@@ -27,10 +27,10 @@ class UnusableSeed(Exception):
 
 def compute(family: Family, folder: Path) -> tuple[Json, Tensors]:
     """The family's part of expected.json, and all of expected.safetensors."""
-    if isinstance(family, Llava):
-        return _compute_llava(family, folder)
-    assert isinstance(family, Clip)
-    return _compute_clip(family, folder)
+    if isinstance(family, Generative):
+        return _compute_generative(family, folder)
+    assert isinstance(family, TwoTowers)
+    return _compute_towers(family, folder)
 
 
 def check_usable(report: Json, tensors: Tensors) -> None:
@@ -45,38 +45,39 @@ def check_usable(report: Json, tensors: Tensors) -> None:
 def first_inputs(family: Family, checkpoint: Path, folder: Path, backend: str) -> Tensors:
     """The inputs behind the stored `logits`, pixels made by one of the two backends."""
     processor = family.load_processor(checkpoint, backend)
-    if isinstance(family, Clip):
+    if isinstance(family, TwoTowers):
         return family.inputs(processor, folder)
-    assert isinstance(family, Llava)
-    sample = SAMPLES["a"]
-    return family.encode(processor, [Image.open(folder / sample.picture)], [family.prompt(sample.question)])
+    assert isinstance(family, Generative)
+    sample = family.samples["a"]
+    return family.encode(processor, _open_pictures(family, folder)[:1], [family.prompt(sample.question)])
 
 
 @torch.no_grad()
 def logits_of(family: Family, model: torch.nn.Module, inputs: Tensors) -> torch.Tensor:
     """Logits; a decoder's positions count unmasked tokens, as `generate` counts them."""
-    if isinstance(family, Clip):
-        return _clip_outputs(model, inputs)["logits"]
+    if isinstance(family, TwoTowers):
+        return _tower_outputs(model, inputs)["logits"]
     positions = (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
     return model(**inputs, position_ids=positions, use_cache=False).logits
 
 
-# ---------------------------------------------------------------------- LLaVA
+# ---------------------------------------------------------------------- decoders
 
 
-def _compute_llava(family: Llava, folder: Path) -> tuple[Json, Tensors]:
+def _compute_generative(family: Generative, folder: Path) -> tuple[Json, Tensors]:
     checkpoint = folder / "checkpoint"
     processor = family.load_processor(checkpoint, "pil")
+    tokenizer = family.tokenizer_of(processor)
     model = family.load_model(checkpoint)
-    forbidden = set(processor.tokenizer.all_special_ids) | set(processor.tokenizer.get_added_vocab().values())
-    pictures = [Image.open(folder / sample.picture) for sample in SAMPLES.values()]
-    prompts = [family.prompt(sample.question) for sample in SAMPLES.values()]
+    forbidden = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    pictures = _open_pictures(family, folder)
+    prompts = [family.prompt(sample.question) for sample in family.samples.values()]
 
     # Sample a alone: inputs, probes, logits, loss on its answer, greedy continuation.
     inputs = family.encode(processor, pictures[:1], prompts[:1])
     tensors: Tensors = {f"input.{name}": value for name, value in inputs.items()}
     tensors |= _with_probes(family, model, inputs)
-    full = family.encode(processor, pictures[:1], [prompts[0] + family.answer_text(SAMPLES["a"].answer)])
+    full = family.encode(processor, pictures[:1], [prompts[0] + family.answer_text(family.samples["a"].answer)])
     labels = _answer_labels(inputs["input_ids"], full["input_ids"])
     tensors |= {"train_input.input_ids": full["input_ids"], "train_input.labels": labels}
     tensors["generated_ids"], gap = _greedy(family, model, inputs, forbidden)
@@ -87,20 +88,20 @@ def _compute_llava(family: Llava, folder: Path) -> tuple[Json, Tensors]:
     tensors["batch_logits"] = logits_of(family, model, pair) * pair["attention_mask"].bool()[..., None]
     tensors["batch_generated_ids"], pair_gap = _greedy(family, model, pair, forbidden)
 
-    lora, lora_tensors, lora_gap = _llava_lora(family, folder, inputs, full, labels, forbidden)
+    lora, lora_tensors, lora_gap = _decoder_lora(family, folder, inputs, full, labels, forbidden)
     tensors |= lora_tensors
     report = {
-        "samples": {key: _sample_report(family, processor, key, picture)
-                    for key, picture in zip(SAMPLES, pictures, strict=True)},
+        "samples": {key: _sample_report(family, processor, key, pictures[place : place + 1])
+                    for place, key in enumerate(family.samples)},
         "loss": _loss(model, full, labels), "lora": lora, "smallest_greedy_gap": rounded(min(gap, pair_gap, lora_gap)),
         "generated_ids": tensors["generated_ids"][0].tolist(),
-        "generated_text": processor.tokenizer.decode(tensors["generated_ids"][0], skip_special_tokens=False),
+        "generated_text": tokenizer.decode(tensors["generated_ids"][0], skip_special_tokens=False),
     }
     return report, tensors
 
 
-def _llava_lora(family: Llava, folder: Path, inputs: Tensors, full: Tensors, labels: torch.Tensor,
-                forbidden: set[int]) -> tuple[Json, Tensors, float]:
+def _decoder_lora(family: Generative, folder: Path, inputs: Tensors, full: Tensors, labels: torch.Tensor,
+                  forbidden: set[int]) -> tuple[Json, Tensors, float]:
     """The same with the adapter: applied, generating, training, and folded into the weights."""
     checkpoint, adapter = folder / "checkpoint", folder / "adapter"
     model = peft.PeftModel.from_pretrained(family.load_model(checkpoint), adapter).eval()
@@ -119,23 +120,30 @@ def _llava_lora(family: Llava, folder: Path, inputs: Tensors, full: Tensors, lab
     return report, tensors, gap
 
 
-def _sample_report(family: Llava, processor: Any, key: str, picture: Image.Image) -> Json:
-    sample = SAMPLES[key]
+def _open_pictures(family: Generative, folder: Path) -> list[Image.Image]:
+    """The samples' pictures, none for a family without."""
+    return [Image.open(folder / sample.picture) for sample in family.samples.values() if sample.picture]
+
+
+def _sample_report(family: Generative, processor: Any, key: str, pictures: list[Image.Image]) -> Json:
+    sample = family.samples[key]
     prompt, messages = family.prompt(sample.question), family.messages(sample.question)
-    rendered = processor.tokenizer.apply_chat_template(
-        messages, chat_template=family.chat_template, tokenize=False, add_generation_prompt=True
-    )
-    if rendered != prompt:
-        raise RuntimeError(f"{family.name}: the chat template gives {rendered!r}, not {prompt!r}")
+    if family.chat_template:
+        rendered = family.tokenizer_of(processor).apply_chat_template(
+            messages, chat_template=family.chat_template, tokenize=False, add_generation_prompt=True
+        )
+        if rendered != prompt:
+            raise RuntimeError(f"{family.name}: the chat template gives {rendered!r}, not {prompt!r}")
     return {
-        "image": sample.picture, "question": sample.question, "answer": sample.answer, "messages": messages,
+        **({"image": sample.picture} if sample.picture else {}),
+        "question": sample.question, "answer": sample.answer, "messages": messages,
         "prompt": prompt, "answer_text": family.answer_text(sample.answer),
-        "input_ids": family.encode(processor, [picture], [prompt])["input_ids"][0].tolist(),
+        "input_ids": family.encode(processor, pictures, [prompt])["input_ids"][0].tolist(),
     }
 
 
 @torch.no_grad()
-def _greedy(family: Llava, model: torch.nn.Module, inputs: Tensors, forbidden: set[int],
+def _greedy(family: Generative, model: torch.nn.Module, inputs: Tensors, forbidden: set[int],
             check_generate: bool = True) -> tuple[torch.Tensor, float]:
     """Greedy tokens by full recomputation, no stop at EOS, and the smallest gap between the two best logits."""
     start, rows, gap = inputs, [], math.inf
@@ -159,16 +167,20 @@ def _cached_generate(model: torch.nn.Module, inputs: Tensors) -> torch.Tensor:
     config = transformers.GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=NUM_GENERATED, use_cache=True, pad_token_id=0
     )
-    eos = model.generation_config.eos_token_id
-    model.generation_config.eos_token_id = None
+    # InstructBLIP hands over to its decoder, which has settings of its own.
+    holders = [part.generation_config for part in model.modules() if getattr(part, "generation_config", None)]
+    ends = [holder.eos_token_id for holder in holders]
     try:
+        for holder in holders:
+            holder.eos_token_id = None
         return model.generate(**inputs, generation_config=config)[:, -NUM_GENERATED:]
     finally:
-        model.generation_config.eos_token_id = eos
+        for holder, end in zip(holders, ends, strict=True):
+            holder.eos_token_id = end
 
 
 @torch.no_grad()
-def _with_probes(family: Llava, model: torch.nn.Module, inputs: Tensors) -> Tensors:
+def _with_probes(family: Generative, model: torch.nn.Module, inputs: Tensors) -> Tensors:
     """Logits, and values inside the model that localise a difference."""
     captured: Tensors = {}
 
@@ -181,10 +193,12 @@ def _with_probes(family: Llava, model: torch.nn.Module, inputs: Tensors) -> Tens
         model.get_submodule(path).register_forward_hook(lambda _m, _a, output, name=name: keep(name, output))
         for name, path in family.probes.items()
     ]
-    handles.append(model.get_submodule(family.probes["projected"]).register_forward_pre_hook(
-        lambda _m, args: keep("projector_input", args[0])))
-    handles.append(model.get_submodule(family.decoder).register_forward_pre_hook(
-        lambda _m, _a, kwargs: keep("inputs_embeds", kwargs["inputs_embeds"]), with_kwargs=True))
+    if "projected" in family.probes:  # a picture's features go in, and are merged with the text's embeddings
+        handles.append(model.get_submodule(family.probes["projected"]).register_forward_pre_hook(
+            lambda _m, args: keep("projector_input", args[0])))
+        decoder = family.probes["decoder_layer_0"].removesuffix(".layers.0")
+        handles.append(model.get_submodule(decoder).register_forward_pre_hook(
+            lambda _m, _a, kwargs: keep("inputs_embeds", kwargs["inputs_embeds"]), with_kwargs=True))
     try:
         captured["logits"] = logits_of(family, model, inputs)
     finally:
@@ -233,16 +247,16 @@ def _adapter_key(parameter: str) -> str:
     return parameter.replace(".default", "").replace(".modules_to_save", "")
 
 
-# ---------------------------------------------------------------------- CLIP
+# ---------------------------------------------------------------------- two towers
 
 
-def _compute_clip(family: Clip, folder: Path) -> tuple[Json, Tensors]:
+def _compute_towers(family: TwoTowers, folder: Path) -> tuple[Json, Tensors]:
     checkpoint, adapter = folder / "checkpoint", folder / "adapter"
     inputs = family.inputs(family.load_processor(checkpoint, "pil"), folder)
     tensors: Tensors = {f"input.{name}": value for name, value in inputs.items()}
-    tensors |= _clip_outputs(family.load_model(checkpoint), inputs)
+    tensors |= _tower_outputs(family.load_model(checkpoint), inputs)
     adapted = peft.PeftModel.from_pretrained(family.load_model(checkpoint), adapter).eval()
-    with_lora = _clip_outputs(adapted, inputs)
+    with_lora = _tower_outputs(adapted, inputs)
     tensors |= {f"lora.{name}": value for name, value in with_lora.items() if not name.startswith("probe.")}
     trainable = peft.PeftModel.from_pretrained(family.load_model(checkpoint), adapter, is_trainable=True).eval()
     losses, gradients = _train(trainable, inputs, {"return_loss": True})
@@ -261,7 +275,7 @@ def _compute_clip(family: Clip, folder: Path) -> tuple[Json, Tensors]:
 
 
 @torch.no_grad()
-def _clip_outputs(model: torch.nn.Module, inputs: Tensors) -> Tensors:
+def _tower_outputs(model: torch.nn.Module, inputs: Tensors) -> Tensors:
     output = model(**inputs, return_loss=True)
     return {
         "logits": output.logits_per_image, "text_embeds": output.text_embeds, "image_embeds": output.image_embeds,

@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from families import Family, Llava
+from family import Family, Generative
 from fixture_files import Json, Tensors, max_difference, read_json, rounded, write_json
 from reference import first_inputs, logits_of
 
@@ -32,13 +32,20 @@ def diagnose(family: Family, folder: Path, tensors: Tensors) -> Json:
     for label, change in family.config_mistakes().items():
         with _edited_copy(checkpoint, "config.json", change) as edited:
             sensitivity[label] = moved(family.load_model(edited), inputs)
-    if isinstance(family, Llava):
-        decoder_code = sys.modules[type(model.get_submodule(family.probes["decoder_layer_0"])).__module__]
+    if isinstance(family, Generative):
+        layer = model.get_submodule(family.probes["decoder_layer_0"])
+        decoder_code, heads = sys.modules[type(layer).__module__], layer.self_attn.config.num_key_value_heads
         with mock.patch.object(decoder_code, "apply_rotary_pos_emb", _interleaved_rotary):
             sensitivity["rope: interleaved pairs"] = moved(model, inputs)
-    for label, pixels in _wrong_pixels(family, folder, inputs).items():
-        sensitivity[f"pixels: {label}"] = moved(model, {**inputs, "pixel_values": pixels})
-    if isinstance(family, Llava):
+        if 1 < heads < layer.self_attn.config.num_attention_heads:
+            with mock.patch.object(decoder_code, "repeat_kv", lambda states, times: states.repeat(1, times, 1, 1)):
+                sensitivity["attention: key/value heads tiled"] = moved(model, inputs)  # 0 1 0 1, not 0 0 1 1
+    if family.picture_sizes:
+        for label, pixels in _wrong_pixels(family, folder, inputs).items():
+            sensitivity[f"pixels: {label}"] = moved(model, {**inputs, "pixel_values": pixels})
+    for label, wrong in family.wrong_inputs(inputs).items():
+        sensitivity[label] = moved(model, wrong)
+    if isinstance(family, Generative):
         sensitivity["batch: padding attended to"] = _padding_attended_to(family, model, tensors)
     return {"precision": _precision(family, checkpoint, inputs, reference), "sensitivity": sensitivity}
 

@@ -62,31 +62,61 @@ CASES: tuple[str, ...] = (
     "USER: <image>\nWhat is shown? ASSISTANT:",
 )
 
+SPACE = "\u2581"
 Word = tuple[str, ...]
 
 
-def build_llama_tokenizer() -> Tokenizer:
+def build_llama_tokenizer(added: Sequence[str], bos: str = "<s>", prepend: bool = False, num_merges: int = 200
+                          ) -> Tokenizer:
     """SentencePiece-style BPE with byte fallback as exported for LLaMA and Vicuna.
 
-    The leading-space rule sits in the normalizer (Prepend, Replace), which repeats it after each added token.
+    Older exports have the leading-space rule in the normalizer (Prepend, Replace), which repeats it after each added
+    token; newer ones have a Metaspace pre-tokenizer, which applies it to the first piece alone.
     """
-    specials, added = ["<unk>", "<s>", "</s>"], ["<image>", "<pad>"]
-    space = "\u2581"
-    merges = _learn_merges(pre_tokenizers.Metaspace(replacement=space, prepend_scheme="always"), None, 200)
-    characters = sorted({c for left, right in merges for c in left + right} | {space})
+    specials = ["<unk>", "<s>", "</s>"]
+    merges = _learn_merges(pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always"), None, num_merges)
+    characters = sorted({c for left, right in merges for c in left + right} | {SPACE})
     byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
     vocabulary = _numbered([*specials, *byte_tokens, *(left + right for left, right in merges), *characters])
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, unk_token=specials[0], fuse_unk=True, byte_fallback=True)
     )
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(space), normalizers.Replace(" ", space)])
+    if prepend:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(space, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
     )
     _add_special(tokenizer, [*specials, *added])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s>:0 $A:0", pair="<s>:0 $A:0 <s>:1 $B:1", special_tokens=[("<s>", vocabulary["<s>"])]
+        single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 {bos}:1 $B:1", special_tokens=[(bos, vocabulary[bos])]
     )
+    return tokenizer
+
+
+def build_qwen2_tokenizer(added: Sequence[str]) -> Tokenizer:
+    """Qwen2: NFC, single digits, byte-level BPE, nothing put in front."""
+    split = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    plain = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    tokenizer = _byte_level_bpe(normalizers.NFC(), pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(split), behavior="isolated", invert=False), pre_tokenizers.ByteLevel(**plain)]
+    ))
+    tokenizer.decoder = decoders.ByteLevel(**plain)
+    tokenizer.post_processor = processors.ByteLevel(**plain)
+    _add_special(tokenizer, added)
+    return tokenizer
+
+
+def build_smollm_tokenizer(leading: Sequence[str], added: Sequence[str]) -> Tokenizer:
+    """SmolLM2: GPT-2's byte-level BPE with single digits, neither normalizer nor post-processor."""
+    tokenizer = _byte_level_bpe(None, pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True),
+         pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)]
+    ), leading)
+    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=True, trim_offsets=True, use_regex=True)
+    _add_special(tokenizer, [*leading, *added])
     return tokenizer
 
 
@@ -119,6 +149,53 @@ def build_clip_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def build_siglip_tokenizer() -> Tokenizer:
+    """SigLIP: lower case without punctuation, Unigram, `</s>` behind the text and as padding."""
+    punctuation = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
+    normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace(Regex(punctuation), ""),
+         normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    )
+    pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    words = [word for line in CORPUS.splitlines()
+             for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(line))]
+    text = "\n".join(words)
+    merges = _learn_merges(pre_tokenizer, normalizer, 120)
+    pieces = dict.fromkeys([*(left + right for left, right in merges), *sorted(set("".join(words)))])
+    specials = ["<pad>", "</s>", "<unk>"]
+    scores = [(piece, math.log(text.count(piece) / len(text))) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram([*((token, 0.0) for token in specials), *scores], unk_id=2))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    _add_special(tokenizer, specials)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A:0 </s>:0", pair="$A:0 </s>:0 $B:0 </s>:0", special_tokens=[("</s>", 1)]
+    )
+    return tokenizer
+
+
+def build_bert_tokenizer(added: Sequence[str]) -> Tokenizer:
+    """BERT's WordPiece in lower case, with which InstructBLIP's Q-Former reads the text."""
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(CORPUS)))
+    characters = sorted(set("".join(counts)))
+    words = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))
+    endings = ["##s", "##ed", "##ing", "##er", "##ly"]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = _numbered([*specials, *characters, *(f"##{c}" for c in characters), *words, *endings])
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    _add_special(tokenizer, added)
+    return tokenizer
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, settings: Json) -> None:
     """tokenizer.json and tokenizer_config.json, of the class that takes the whole pipeline from the first."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +224,18 @@ def tokenizer_cases(folder: Path) -> list[Json]:
             "decoded_skip_special": tokenizer.decode(full.ids, skip_special_tokens=True),
         })
     return cases
+
+
+def _byte_level_bpe(normalizer: normalizers.Normalizer | None, pre_tokenizer: pre_tokenizers.PreTokenizer,
+                    leading: Sequence[str] = ()) -> Tokenizer:
+    merges = _learn_merges(pre_tokenizer, normalizer, 120)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = _numbered([*leading, *alphabet, *(left + right for left, right in merges)])
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    return tokenizer
 
 
 def _learn_merges(pre_tokenizer: pre_tokenizers.PreTokenizer, normalizer: normalizers.Normalizer | None,

@@ -88,8 +88,8 @@ inline StateDict weights() {
 }
 
 inline std::shared_ptr<Clip> clip() {
-  StateDict tensors = weights();
-  return std::make_shared<Clip>(config(), tensors);
+  Weights taken(weights());
+  return std::make_shared<Clip>(config(), taken);
 }
 
 /// Tasks 0 and 2 choose among the same three classes, task 1 among two others.

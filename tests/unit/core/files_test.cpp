@@ -76,6 +76,24 @@ TEST_CASE("without commit, and after a failed write, the old content stays") {
   CHECK(entries(folder.path()) == 1);
 }
 
+TEST_CASE("a folder is written whole or not at all") {
+  const test::TemporaryFolder work;
+  const auto target = work / "a" / "model";
+  const auto fill = [](const std::filesystem::path& folder) { test::write(folder / "file", "x"); };
+  CHECK_THROWS_WITH(write_folder(target,
+                                 [&](const std::filesystem::path& folder) {
+                                   fill(folder);
+                                   throw DataError("file", "cannot be written");
+                                 }),
+                    "file: cannot be written");
+  CHECK(std::filesystem::is_empty(work / "a"));
+  std::filesystem::create_directory(target);
+  write_folder(target / "", fill);  // into an empty folder
+  CHECK(test::slurp(target / "file") == "x");
+  CHECK_THROWS_AS(write_folder(target, fill), DataError);
+  CHECK(entries(work / "a") == 1);
+}
+
 TEST_CASE("unreadable and unwritable places are named") {
   const test::TemporaryFolder folder;
   CHECK_THROWS_MATCHES(read_file(folder / "none"), DataError,

@@ -38,14 +38,15 @@ const Tokenizer& llava_tokenizer() {
 
 Encoder base_encoder(std::int64_t image_tokens = 3, std::int64_t max_length = 512) {
   return Encoder(base_tokenizer(), {.prompt_template = "plain",
-                                    .image_tokens = image_tokens,
+                                    .picture = fixed_picture(image_tokens),
                                     .image_token_id = 3,
                                     .eos_token_id = kEnd,
-                                    .max_length = max_length});
+                                    .max_length = max_length,
+                                    .model = std::to_string(image_tokens) + " rows"});
 }
 Encoder llava_encoder(const std::string& prompt_template = "llava", std::int64_t image_tokens = 16) {
   return Encoder(llava_tokenizer(), {.prompt_template = prompt_template,
-                                     .image_tokens = image_tokens,
+                                     .picture = fixed_picture(image_tokens),
                                      .image_token_id = 431,
                                      .eos_token_id = kEnd,
                                      .max_length = 512});
@@ -157,7 +158,7 @@ TEST_CASE("pixel values are transformers' to the bit") {
     const char* pictures[] = {"image_a.png", "image_b.png"};
     for (std::int64_t i = 0; i < 2; ++i) {
       INFO(family << " " << pictures[i]);
-      CHECK(at::equal(preprocessor.load((kParity / family / pictures[i]).string()), e.at(key)[i]));
+      CHECK(at::equal(preprocessor.load((kParity / family / pictures[i]).string())[0], e.at(key)[i]));
     }
   }
 }
@@ -174,7 +175,7 @@ TEST_CASE("shortest edge and centre crop give the bytes of Pillow") {
           R"({"size": {"shortest_edge": )" + edge + R"(}, "crop_size": {"height": )" +
               std::to_string(one.image.height) + R"(, "width": )" + std::to_string(one.image.width) + "}}");
     const Preprocessor preprocessor = Preprocessor::from_folder(folder.path());
-    CHECK(difference(preprocessor.geometry(expected("convert", one.file).image), one.image) == "");
+    CHECK(difference(preprocessor.tiles(expected("convert", one.file).image)[0], one.image) == "");
   }
   CHECK(count == 12);
 }
@@ -282,7 +283,8 @@ TEST_CASE("an unknown template and a foreign tokenizer are refused") {
                        Message("prompt template: unknown template 'lava'; did you mean 'llava'?"));
   CHECK_THROWS_MATCHES(Encoder(base_tokenizer(), {.prompt_template = "zephyr", .image_token_id = 3}),
                        ConfigError,
-                       Message("prompt template: unknown template 'zephyr'; known: plain, llava, vicuna_v1"));
+                       Message("prompt template: unknown template 'zephyr'; known: plain, llava, vicuna_v1, "
+                               "chatml, smolvlm, question"));
   CHECK_THROWS_MATCHES(Encoder(base_tokenizer(), {.prompt_template = "plain", .image_token_id = 4}),
                        CheckpointError, MessageMatches(ContainsSubstring("image token 4")));
 }
@@ -297,7 +299,8 @@ TEST_CASE("a prompt whose ids change when the answer follows is refused by its i
               "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
               "vocab": {"<image>": 0, "q": 1, " ": 2, "a": 3, "q ": 4}, "merges": [["q", " "]]}})",
                                                  "merging.json");
-  const Encoder encoder(merging, {.prompt_template = "plain", .image_tokens = 1, .image_token_id = 0});
+  const Encoder encoder(merging,
+                        {.prompt_template = "plain", .picture = fixed_picture(1), .image_token_id = 0});
   CHECK_NOTHROW(encoder.train(row("", {{"a", "a"}}), 0, 0));
   CHECK_THROWS_MATCHES(encoder.train(row("", {{"q", "a"}}), 0, 0), DataError,
                        MessageMatches(ContainsSubstring("row 'q7': the tokens of its prompt change")));

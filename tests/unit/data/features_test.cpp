@@ -38,7 +38,7 @@ class Pictures {
       ++loads;
       float sum = 0.0F;
       for (const char c : slurp(path)) sum = sum * 1.7F + static_cast<float>(c);
-      return at::full({3, 2, 2}, sum);
+      return at::full({1, 3, 2, 2}, sum);
     };
   }
   FeatureStore::Compute compute() {
@@ -88,7 +88,7 @@ TEST_CASE("features are computed once, with the same bits from the tower, memory
     CHECK(p.loads == 40);
     CHECK(same_bits(all(store, p.paths), first));
     CHECK(store.computed() == 40);
-    CHECK(first[0].sizes() == at::IntArrayRef{2, 3});
+    CHECK(first[0].sizes() == at::IntArrayRef{1, 2, 3});
     CHECK_FALSE(at::equal(first[0], first[1]));
   }
   FeatureStore again = p.store();

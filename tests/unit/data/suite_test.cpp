@@ -116,7 +116,7 @@ TEST_CASE("without keys of its own a suite is called by its file and streams its
   const std::string text = kSuite;
   const Suite suite = suite_of(folder, text.substr(text.find("[[tasks]]")));
   CHECK(suite.name == "suite");
-  CHECK(suite.prompt_template == "plain");
+  CHECK(suite.prompt_template.empty());
   CHECK(suite.data.empty());
   CHECK(names(suite) == Texts{"vqa", "gqa", "ocr"});
 }

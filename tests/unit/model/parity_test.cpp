@@ -1,6 +1,5 @@
-// The llava and clip folders of tests/parity hold tiny checkpoints and what transformers 5.23.0 and PEFT
-// 0.21.2 computed from them on the CPU in float32 (tests/parity/README.md). Tolerances are the fixtures' own
-// "suggested_atol".
+// Of a tiny LLaVA (tests/parity/README.md), what the parity program does not check: adapters written back,
+// shared beginnings, restricted answers, gradients of every tensor.
 #include <filesystem>
 
 #include "mcit/errors.hpp"
@@ -18,7 +17,7 @@ using namespace mcit;
 namespace {
 
 const std::filesystem::path kFixtures = std::filesystem::path(MCIT_SOURCE_DIR) / "tests" / "parity";
-constexpr double kLlavaTolerance = 3.3e-5, kClipTolerance = 2e-5;
+constexpr double kTolerance = 3.3e-5;
 
 double worst(const Tensor& a, const Tensor& b) {
   return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
@@ -37,81 +36,7 @@ ExamplePtr example_of(const Tensor& ids, const Tensor& labels = {}) {
   return out;
 }
 
-class PlainLora final : public Adapter {
- public:
-  PlainLora(Tensor a, Tensor b, double scale) : a_(std::move(a)), b_(std::move(b)), scale_(scale) {}
-  Tensor down() const override { return a_; }
-  Tensor up() const override { return b_; }
-  Tensor mix(const Tensor& z, const Tensor&, RouteContext&, const std::string&) const override {
-    return z * scale_;
-  }
-  Parameters parameters() const override { return {{"lora_A.weight", a_}, {"lora_B.weight", b_}}; }
-
- private:
-  Tensor a_, b_;
-  double scale_;
-};
-
-/// Puts the fixture's adapter on the model; returns its tensors by their key in the adapter file.
-Parameters apply_adapter(Mllm& model, const std::filesystem::path& folder) {
-  Parameters out;
-  const StateDict saved = read_safetensors(folder / "adapter_model.safetensors").tensors;
-  const std::string prefix = "base_model.model.";
-  for (const auto& [key, tensor] : saved) {
-    const std::string name = canonical_name(key.substr(prefix.size()));
-    if (const auto at = name.find(".lora_A.weight"); at != std::string::npos) {
-      const std::string b = key.substr(0, key.size() - std::string("lora_A.weight").size()) + "lora_B.weight";
-      const Tensor up = saved.at(b).clone(), down = tensor.clone();
-      for (Site* site : model.sites("/^" + name.substr(0, at) + "$/"))
-        site->attach("lora", std::make_shared<PlainLora>(down, up, 8.0 / 4.0));
-      out.push_back({key, down});
-      out.push_back({b, up});
-    } else if (name.find(".lora_B.") == std::string::npos) {
-      for (Parameter& p : model.parameters("/^" + name + "$/")) {
-        p.value.copy_(tensor);
-        out.push_back({key, p.value});
-      }
-    }
-  }
-  return out;
-}
-
 }  // namespace
-
-TEST_CASE("llava: logits, features, greedy answers") {
-  const at::NoGradGuard no_grad;
-  auto model = Mllm::load(kFixtures / "llava" / "checkpoint");
-  const StateDict e = read_safetensors(kFixtures / "llava" / "expected.safetensors").tensors;
-  const Tensor features = model->vision_features(e.at("input.pixel_values"));
-  CHECK(worst(features, e.at("probe.projector_input")) < kLlavaTolerance);
-  Batch one{{example_of(e.at("input.input_ids")[0])}};
-  CHECK(worst(model->all_logits(one, features), e.at("logits")[0]) < kLlavaTolerance);
-
-  // Two prompts of different length in one packed batch; the reference padded them on the left.
-  const Tensor mask = e.at("batch_input.attention_mask"), ids = e.at("batch_input.input_ids");
-  const Tensor both = model->vision_features(e.at("batch_input.pixel_values"));
-  Batch batch;
-  for (std::int64_t b = 0; b < 2; ++b)
-    batch.examples.push_back(example_of(ids[b].masked_select(mask[b] == 1)));
-  const Tensor packed = model->all_logits(batch, both);
-  std::int64_t row = 0;
-  for (std::int64_t b = 0; b < 2; ++b) {
-    const std::int64_t length = mask[b].sum().item<std::int64_t>(), padded = mask.size(1);
-    CHECK(worst(packed.narrow(0, row, length), e.at("batch_logits")[b].narrow(0, padded - length, length)) <
-          kLlavaTolerance);
-    row += length;
-  }
-
-  std::int64_t next = 0;
-  model->set_images({[&](const std::string&) { return both[next++]; }, {}});
-  Prefill prefill = model->prefill(batch, 12);
-  const auto answers = model->decode(prefill, 12, nullptr, OnEnd::keep);
-  for (std::int64_t b = 0; b < 2; ++b)
-    for (std::int64_t i = 0; i < 12; ++i)
-      CHECK(answers[static_cast<std::size_t>(b)][static_cast<std::size_t>(i)] ==
-            e.at("batch_generated_ids")[b][i].item<std::int64_t>());
-  CHECK(model->decode(prefill, 12, nullptr, OnEnd::keep) == answers);  // a prefill may be decoded again
-}
 
 TEST_CASE("llava: a PEFT folder merges into the weights as the reference applies it, and is written back") {
   const at::NoGradGuard no_grad;
@@ -126,6 +51,7 @@ TEST_CASE("llava: a PEFT folder merges into the weights as the reference applies
 
   // The same adapter on sites, written as a folder and merged again.
   auto model = Mllm::load(checkpoint);
+  const auto path = [&](const std::string& name) { return module_path(model->config(), name); };
   const StateDict saved = read_safetensors(adapter / "adapter_model.safetensors").tensors;
   Parameters trained;
   const parts::LoraOptions options{.rank = 4, .alpha = 8.0};
@@ -135,18 +61,18 @@ TEST_CASE("llava: a PEFT folder merges into the weights as the reference applies
         std::make_shared<parts::Lora>(*site, options, at::globalContext().defaultGenerator(at::kCPU));
     site->attach("lora", lora);
     for (const Parameter& p : lora->parameters()) {
-      const std::string key = "base_model.model." + module_path(site->name()) + "." + p.name;
+      const std::string key = "base_model.model." + path(site->name()) + "." + p.name;
       REQUIRE(saved.contains(key));
       p.value.detach().copy_(saved.at(key));
       trained.push_back({site->name() + "." + p.name, p.value});
     }
   }
   for (Parameter& p : model->parameters("connector")) {
-    p.value.copy_(saved.at("base_model.model." + module_path(p.name)));
+    p.value.copy_(saved.at("base_model.model." + path(p.name)));
     trained.push_back(p);
   }
   const test::TemporaryFolder folder;
-  write_peft(folder / "adapter", parts::export_peft(model->sites("all"), trained, "base", module_path));
+  write_peft(folder / "adapter", parts::export_peft(model->sites("all"), trained, "base", path));
   const StateDict again = read_safetensors(folder / "adapter" / "adapter_model.safetensors").tensors;
   REQUIRE(again.size() == saved.size());
   for (const auto& [key, tensor] : saved) CHECK(at::equal(again.at(key), tensor));
@@ -190,7 +116,7 @@ TEST_CASE("llava: what all prompts begin with is computed once, and changes no a
     rows += example->prompt_length;
     batch.examples.push_back(std::move(example));
   }
-  model->set_images({[&](const std::string& path) { return features[std::stol(path)]; }, {}});
+  model->set_images({[&](const std::string& path) { return features.narrow(0, std::stol(path), 1); }, {}});
 
   struct Counting final : Adapter {
     Counting(std::int64_t in, std::int64_t out, bool pools)
@@ -221,8 +147,7 @@ TEST_CASE("llava: what all prompts begin with is computed once, and changes no a
     for (std::size_t b = 0; b < batch.size(); ++b) {
       model->route().task = {0};
       Prefill alone = model->prefill(Batch{{batch.examples[b]}}, 6);
-      CHECK(worst(together.first_logits[static_cast<std::int64_t>(b)], alone.first_logits[0]) <
-            kLlavaTolerance);
+      CHECK(worst(together.first_logits[static_cast<std::int64_t>(b)], alone.first_logits[0]) < kTolerance);
       CHECK(model->decode(alone, 6, nullptr, OnEnd::keep)[0] == answers[b]);
     }
     site.detach("counting");
@@ -234,7 +159,7 @@ TEST_CASE("llava: a restricted answer stays in its set") {
   auto model = Mllm::load(kFixtures / "llava" / "checkpoint");
   const StateDict e = read_safetensors(kFixtures / "llava" / "expected.safetensors").tensors;
   const Tensor features = model->vision_features(e.at("input.pixel_values"));
-  model->set_images({[&](const std::string&) { return features[0]; }, {}});
+  model->set_images({[&](const std::string&) { return features; }, {}});
   Batch one{{example_of(e.at("input.input_ids")[0])}};
   Prefill prefill = model->prefill(one, 4);
   const std::vector<std::vector<std::int64_t>> allowed = {{17, 18}, {17, 19, 20}, {30}};
@@ -243,45 +168,6 @@ TEST_CASE("llava: a restricted answer stays in its set") {
   CHECK(std::find(allowed.begin(), allowed.end(), answer) != allowed.end());
   const Tensor first = prefill.first_logits[0];
   CHECK((answer[0] == 17) == (first[17].item<float>() > first[30].item<float>()));
-}
-
-TEST_CASE("llava: loss, adapter, gradients and AdamW steps equal PEFT's") {
-  auto model = Mllm::load(kFixtures / "llava" / "checkpoint");
-  const StateDict e = read_safetensors(kFixtures / "llava" / "expected.safetensors").tensors;
-  Tensor features;
-  {
-    const at::NoGradGuard no_grad;
-    features = model->vision_features(e.at("input.pixel_values"));
-  }
-  Batch batch{{example_of(e.at("train_input.input_ids")[0], e.at("train_input.labels")[0])}};
-  CHECK(std::abs(answer_loss(model->forward_with(batch, features)).item<double>() - 6.505867004394531) <
-        1e-4);
-
-  Parameters trained = apply_adapter(*model, kFixtures / "llava" / "adapter");
-  {
-    const at::NoGradGuard no_grad;
-    Batch one{{example_of(e.at("input.input_ids")[0])}};
-    // The adapter amplifies rounding in a few rows: there the reference itself is 2.6e-5 off a float64 run,
-    // we 9e-5.
-    CHECK(worst(model->all_logits(one, features), e.at("lora.logits")[0]) < 1e-4);
-  }
-  for (Parameter& p : trained) p.value.set_requires_grad(true);
-  AdamW adam(trained, {.weight_decay = 0.01});
-  const double losses[] = {7.608116149902344, 5.75817346572876, 5.351840496063232, 4.261960506439209};
-  for (int step = 0; step < 4; ++step) {
-    const Tensor loss = answer_loss(model->forward_with(batch, features));
-    CHECK(std::abs(loss.item<double>() - losses[step]) < 2e-3);
-    if (step == 0) CHECK(std::abs(loss.item<double>() - losses[0]) < 1e-4);
-    loss.backward();
-    if (step == 0)
-      for (const Parameter& p : trained) {
-        INFO(p.name);
-        const Tensor expected = e.at("lora.grad." + p.name);
-        CHECK(worst(p.value.grad(), expected) <= 1e-4 * std::max(1.0, expected.abs().max().item<double>()));
-      }
-    adam.step({{"adapter", 0.01}});
-    adam.zero_grad();
-  }
 }
 
 TEST_CASE("llava: gradients of every tensor, by the float32 loops and by ATen's float64") {
@@ -329,21 +215,4 @@ TEST_CASE("llava: a saved folder reads back to the same bytes") {
   CHECK(again->config().vision_feature_layer == -2);
   CHECK(model->tower_hash() == again->tower_hash());
   std::filesystem::remove_all(folder);
-}
-
-TEST_CASE("clip: both towers and the logits") {
-  const at::NoGradGuard no_grad;
-  const auto clip = load_clip(kFixtures / "clip" / "checkpoint");
-  const StateDict e = read_safetensors(kFixtures / "clip" / "expected.safetensors").tensors;
-  const Tensor image = clip->embed_images(e.at("input.pixel_values"));
-  std::vector<std::vector<std::int64_t>> texts;
-  for (std::int64_t b = 0; b < 3; ++b) {
-    const Tensor row =
-        e.at("input.input_ids")[b].masked_select(e.at("input.attention_mask")[b] == 1).contiguous();
-    texts.emplace_back(row.const_data_ptr<std::int64_t>(), row.const_data_ptr<std::int64_t>() + row.numel());
-  }
-  const Tensor text = clip->embed_texts(texts);
-  CHECK(worst(image, e.at("image_embeds")) < kClipTolerance);
-  CHECK(worst(text, e.at("text_embeds")) < kClipTolerance);
-  CHECK(worst(clip->scale() * at::matmul(image, text.t()), e.at("logits")) < kClipTolerance);
 }

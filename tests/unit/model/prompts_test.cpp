@@ -115,12 +115,12 @@ TEST_CASE("a batch with pictures and texts takes vision prompts by sequence, and
   const StateDict e = read_safetensors(kFixture / "expected.safetensors").tensors;
   const Tensor pixels = e.at("input.pixel_values")[0];
   std::int64_t stored = 0;
-  const Tensor features = model->vision_features(pixels.unsqueeze(0))[0].detach();
+  const Tensor features = model->vision_features(pixels.unsqueeze(0)).detach();
   model->set_images({[&](const std::string&) {
                        ++stored;
                        return features;
                      },
-                     [&](const std::string&) { return pixels; }});
+                     [&](const std::string&) { return pixels.unsqueeze(0); }});
   const Tensor ids = e.at("input.input_ids")[0];
   std::vector<std::int64_t> tokens(ids.const_data_ptr<std::int64_t>(),
                                    ids.const_data_ptr<std::int64_t>() + ids.size(0));

@@ -5,6 +5,7 @@
 
 #include "mcit/errors.hpp"
 #include "model/safetensors.hpp"
+#include "unit/core/temporary.hpp"
 
 #include "torch_catch.hpp"
 
@@ -52,6 +53,9 @@ TEST_CASE("a written file reads back, byte for byte") {
   for (const auto& [name, tensor] : tensors) CHECK(at::equal(tensor, back.tensors.at(name)));
   CHECK(back.metadata.at("k") == "v");
   CHECK(to_safetensors(back.tensors, back.metadata) == bytes);
+  const test::TemporaryFolder folder;
+  write_safetensors(folder / "x.safetensors", tensors, {{"k", "v"}});
+  CHECK(test::slurp(folder / "x.safetensors") == bytes);
 }
 
 TEST_CASE("hostile safetensors files are refused") {

@@ -358,9 +358,9 @@ TEST_CASE("prompts reach the decoder and the tower of a LLaVA model") {
     const auto model = Mllm::load(checkpoint);
     const std::int64_t side = model->config().vision.image_size;
     const Tensor picture = tiny::drawn("picture", {3, side, side}).to(at::kFloat);
-    const Tensor features = model->vision_features(picture.unsqueeze(0))[0].detach();
-    model->set_images(
-        {[&](const std::string&) { return features; }, [&](const std::string&) { return picture; }});
+    const Tensor features = model->vision_features(picture.unsqueeze(0)).detach();
+    model->set_images({[&](const std::string&) { return features; },
+                       [&](const std::string&) { return picture.unsqueeze(0); }});
     Batch batch;
     for (const std::int64_t word : {7, 8}) {  // with a picture, without one
       auto example = std::make_shared<Example>();

@@ -8,8 +8,8 @@
 namespace mcit::test {
 namespace {
 
-LlavaConfig tiny() {
-  LlavaConfig c;
+MllmConfig tiny() {
+  MllmConfig c;
   c.vision.image_size = 16;
   c.vision.patch_size = 8;
   c.vision.hidden_size = 16;
@@ -122,7 +122,8 @@ TEST_CASE("patches learn their word in the decoder's own embedding, and stay whe
     std::vector<Tensor> pixels;
     for (std::uint64_t i = 0; i < 7; ++i) pixels.push_back(sample(i).pixels);
     // The second patch shows label 1, whose word is 6, in every picture.
-    const Tensor tokens = model.visual_tokens(model.vision_features(at::stack(pixels))).select(1, 1);
+    const Tensor tokens =
+        model.visual_tokens(model.vision_features(at::stack(pixels)), {}).view({7, 4, -1}).select(1, 1);
     return (at::linear(tokens, model.embedding()).argmax(-1) == 6).to(at::kFloat).mean().item<float>();
   };
   CHECK(answered(2.0) > 0.9F);

@@ -3,6 +3,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::slice;
+use std::sync::Once;
 use tokenizers::Tokenizer;
 
 /// Owned bytes, freed by `mcit_tok_free_bytes`.
@@ -37,14 +38,20 @@ unsafe fn text<'a>(data: *const u8, length: usize) -> Result<&'a str, String> {
 
 /// Runs `body`; its error or panic goes to `error`, and the answer is then `fallback`.
 unsafe fn guarded<T>(error: *mut Bytes, fallback: T, body: impl FnOnce() -> Result<T, String>) -> T {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {}))); // or a panic writes to the standard error as well
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value,
         Ok(Err(message)) => {
             *error = give_bytes(message);
             fallback
         }
-        Err(_) => {
-            *error = give_bytes("the tokenizer library failed internally".to_string());
+        Err(cause) => {
+            let cause = match cause.downcast::<String>() {
+                Ok(text) => *text,
+                Err(other) => other.downcast_ref::<&str>().unwrap_or(&"no reason given").to_string(),
+            };
+            *error = give_bytes(format!("the tokenizer library failed internally: {cause}"));
             fallback
         }
     }
@@ -53,7 +60,9 @@ unsafe fn guarded<T>(error: *mut Bytes, fallback: T, body: impl FnOnce() -> Resu
 #[no_mangle]
 pub unsafe extern "C" fn mcit_tok_new(json: *const u8, length: usize, error: *mut Bytes) -> *mut Tokenizer {
     guarded(error, std::ptr::null_mut(), || {
-        let tokenizer = Tokenizer::from_bytes(view(json, length)).map_err(|e| e.to_string())?;
+        let mut tokenizer = Tokenizer::from_bytes(view(json, length)).map_err(|e| e.to_string())?;
+        // As in transformers, padding and cutting are the caller's: what the file says of them does not count.
+        tokenizer.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
         Ok(Box::into_raw(Box::new(tokenizer)))
     })
 }

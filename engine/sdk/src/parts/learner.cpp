@@ -152,7 +152,9 @@ void Learner::attach(Backbone& backbone, const at::Generator& generator) {
   if (factory_)
     adapters_.attach(backbone, targets_, adapter_name_,
                      [&](const Site& site) { return factory_(site, generator); });
-  for (const std::string& pattern : base_patterns_) base_.attach(backbone, pattern);
+  for (const std::string& pattern : base_patterns_)
+    if (pattern != "connector" || backbone.info().family != "text")  // which has none
+      base_.attach(backbone, pattern);
 }
 
 Parameters Learner::parameters() const {

@@ -1,0 +1,31 @@
+#include "model/device.hpp"
+
+#include <dlfcn.h>
+
+#include "mcit/errors.hpp"
+
+namespace mcit {
+
+at::Device open_device(const std::string& name) {
+  if (name == "cpu") return at::kCPU;
+  if (name != "cuda" && !name.starts_with("cuda:"))
+    throw ConfigError("device", "unknown device '" + name + "'", "known: cpu, cuda, cuda:N");
+  // The CUDA half of LibTorch registers itself when it is opened; nothing here links it.
+  if (!at::globalContext().hasCUDA() && ::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr)
+    throw ConfigError("device", "'" + name + "' was asked for, but LibTorch's CUDA library cannot be opened",
+                      std::string(::dlerror()) + "; use device = \"cpu\"");
+  if (!at::globalContext().hasCUDA() || at::getNumGPUs() == 0)
+    throw ConfigError("device", "'" + name + "' was asked for, but there is no CUDA device",
+                      "use device = \"cpu\"");
+  const std::string number = name == "cuda" ? "0" : name.substr(5);
+  const auto count = static_cast<long>(at::getNumGPUs());
+  if (number.empty() || number.size() > 3 || number.find_first_not_of("0123456789") != std::string::npos ||
+      std::stol(number) >= count)
+    throw ConfigError("device", "there is no '" + name + "'",
+                      "this machine has cuda:0" + (count > 1 ? " to cuda:" + std::to_string(count - 1) : ""));
+  return at::Device("cuda:" + number);
+}
+
+at::ScalarType default_dtype(at::Device device) { return device.is_cuda() ? at::kBFloat16 : at::kFloat; }
+
+}  // namespace mcit
