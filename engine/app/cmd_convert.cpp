@@ -14,6 +14,7 @@
 #include "core/json.hpp"
 #include "core/log.hpp"
 #include "mcit/errors.hpp"
+#include "model/device.hpp"
 #include "model/gguf.hpp"
 #include "model/safetensors.hpp"
 
@@ -26,13 +27,12 @@ struct Flags {
   std::string file, out, dtype = "float16";
 };
 
-at::ScalarType dtype_named(const std::string& name) {
-  return name == "float16" ? at::kHalf : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
-}
-
 void write_model(const fs::path& folder, const GgufModel& model, const std::string& dtype) {
   Json config = parse_json(model.config_json, "config.json"), generation = Json::object();
   config["torch_dtype"] = dtype;
+  // What chat-tuned models were tuned with, where it is one that we can write.
+  if (model.tokenizer_config_json.find("<|im_start|>") != std::string::npos)
+    config["prompt_template"] = "chatml";
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
     if (!config[key].is_null()) generation[key] = config[key];
   write_model_file(folder, model.tensors, dtype_named(dtype), {}, dump_json(config, 2) + "\n");

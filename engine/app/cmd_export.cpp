@@ -69,9 +69,11 @@ void export_run(const Flags& flags) {
     write_peft(folder, adapter);
     if (!flags.merge) return;
     const std::filesystem::path base = find_model(model);
-    const at::ScalarType dtype = flags.dtype == "float16"    ? at::kHalf
-                                 : flags.dtype == "bfloat16" ? at::kBFloat16
-                                                             : at::kFloat;
+    if (!open.model->config().tower.empty())
+      throw ConfigError(
+          "--merge", "the model is in the original LLaVA repository's form, which transformers does not read",
+          "export the adapter alone, or start from a folder in Hugging Face form");
+    const at::ScalarType dtype = dtype_named(flags.dtype);
     StateDict tensors = open.model->tensors();
     merge_peft(tensors, open.model->config(), folder);
     write_model_file(folder, tensors, dtype, {}, mllm_config_json(open.model->config(), dtype_name(dtype)));

@@ -94,13 +94,13 @@ Inspection inspect_folder(const std::filesystem::path& folder, const Flags& flag
   Weights weights = Weights::for_inspection(std::move(tensors));
   Mllm model(out.config, weights);
   out.problems = weights.problems();
+  const auto vision = name_filter("vision", names.groups), decoder = name_filter("decoder", names.groups);
   for (const auto& [name, tensor] : model.tensors()) {
-    const bool seen = !names.groups.vision.empty() && name.starts_with(names.groups.vision);
     if (!tensor.is_meta()) {
       out.unread += tensor.numel();
       continue;
     }
-    out.parts[seen ? "vision" : in_connector(name, names.groups) ? "connector" : "decoder"] += tensor.numel();
+    out.parts[vision(name) ? "vision" : decoder(name) ? "decoder" : "connector"] += tensor.numel();
   }
   for (const Site* site : model.sites("all")) {
     SiteKind& kind = out.sites[kind_of(site->name())];

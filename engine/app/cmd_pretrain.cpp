@@ -13,6 +13,7 @@
 #include "mcit/errors.hpp"
 #include "mini/pretrain.hpp"
 #include "model/safetensors.hpp"
+#include "train/align.hpp"
 #include "train/pretrain.hpp"
 
 namespace mcit {
@@ -23,17 +24,15 @@ struct Settings {
   ClipConfig clip;
   PretrainOptions train;
   mini::MixtureOptions mixture;
+  std::string base;  ///< a model whose connector is to be aligned; empty: a model from nothing
+  AlignOptions align;
   std::filesystem::path out;
   std::int64_t threads = 1, evaluate = 400;
   at::ScalarType dtype = at::kHalf;
 };
 
-Settings read_settings(const Config& config) {
-  Settings s;
-  s.train.seed = static_cast<std::uint64_t>(config.integer("seed", 1, 0));
-  s.threads = config.integer("threads", 1, 0, 1024);
-  s.evaluate = config.integer("evaluate", s.evaluate, 0);
-  s.dtype = config.choice("dtype", "float16", {"float16", "float32"}) == "float16" ? at::kHalf : at::kFloat;
+/// Shapes and training of a model from nothing.
+void read_new_model(const Config& config, Settings& s) {
   const Config vision = config.child("vision");
   VisionConfig& v = s.llava.vision;
   v.image_size = vision.integer("image_size", 64, 8, 1024);
@@ -77,6 +76,35 @@ Settings read_settings(const Config& config) {
   s.train.clip_batch = train.integer("clip_batch", s.train.clip_batch, 2);
   s.train.clip_lr = train.number("clip_lr", s.train.clip_lr, 0.0);
   s.train.save_every = train.integer("save_every", s.train.save_every, 100);
+  s.mixture.grid = static_cast<int>(v.image_size / v.patch_size);
+  if (v.image_size != mini::kSide)
+    throw ConfigError("vision.image_size",
+                      "the mixture's pictures are " + std::to_string(mini::kSide) + " pixels wide");
+}
+
+void read_alignment(const Config& config, Settings& s) {
+  AlignOptions& a = s.align;
+  a.steps = config.integer("steps", a.steps, 1);
+  a.batch = config.integer("batch", a.batch, 1);
+  a.warmup = config.integer("warmup", a.warmup, 0);
+  a.lr = config.number("lr", a.lr, 0.0);
+  a.clip = config.number("clip", a.clip, 0.0);
+  a.save_every = config.integer("save_every", a.save_every, 1);
+  a.seed = s.train.seed;
+}
+
+Settings read_settings(const Config& config) {
+  Settings s;
+  s.train.seed = static_cast<std::uint64_t>(config.integer("seed", 1, 0));
+  s.threads = config.integer("threads", 1, 0, 1024);
+  s.evaluate = config.integer("evaluate", s.evaluate, 0);
+  s.dtype = config.choice("dtype", "float16", {"float16", "float32"}) == "float16" ? at::kHalf : at::kFloat;
+  const Config align = config.child("align");
+  s.base = align.name_or_path("model", "");
+  if (s.base.empty())
+    read_new_model(config, s);
+  else
+    read_alignment(align, s);
   const Config mix = config.child("mixture");
   mini::MixtureWeights& w = s.mixture.weights;
   for (auto [name, weight] : {std::pair{"name", &w.name},
@@ -95,11 +123,7 @@ Settings read_settings(const Config& config) {
   s.mixture.jitter = mix.number("jitter", s.mixture.jitter, 0.0, 1.0);
   s.mixture.max_letters = static_cast<int>(mix.integer("max_letters", s.mixture.max_letters, 1, 6));
   s.mixture.turns = static_cast<int>(mix.integer("turns", s.mixture.turns, 1, 6));
-  s.mixture.grid = static_cast<int>(v.image_size / v.patch_size);
   config.finish();
-  if (v.image_size != mini::kSide)
-    throw ConfigError("vision.image_size",
-                      "the mixture's pictures are " + std::to_string(mini::kSide) + " pixels wide");
   return s;
 }
 
@@ -224,6 +248,46 @@ void measure(const Flags& flags, Settings s) {
       flags.json);
 }
 
+/// A model whose tower and decoder were pre-trained apart: its connector learns on the mixture.
+void align(const Flags& flags, const Settings& s) {
+  const std::filesystem::path base = find_model(s.base), parts = s.out / "align.safetensors";
+  const mini::Pack pack(share_dir() / "mini" / "pack");
+  const mini::Mixture mixture(pack, s.mixture);
+  MllmConfig config = read_mllm_config(base);
+  if (config.family != Family::llava)
+    throw ConfigError("align.model", "'" + base.string() + "' is no LLaVA-shaped model");
+  config.prompt_template = "plain";  // as the mixture's questions are
+  StateDict tensors = read_mllm_tensors(base, config);
+  add_initial_connector(tensors, config, s.align.seed);
+  Weights weights(std::move(tensors), at::kCPU, at::kFloat);
+  OpenModel open{base,
+                 std::make_unique<Mllm>(config, weights),
+                 Tokenizer::from_file(base / "tokenizer.json"),
+                 Preprocessor::from_folder(base),
+                 std::nullopt,
+                 {},
+                 {}};
+  const Encoder encoder = make_encoder(open, "");
+  const Source source(mixture, encoder, open.preprocessor, s);
+  std::filesystem::create_directories(s.out);
+  PretrainReport report;
+  if (!align_connector(*open.model, source, s.align, parts, report)) throw Interrupted();
+  const std::map<std::string, double> scores = evaluate_kinds(*open.model, mixture, source, encoder, s);
+  open.model->save(s.out, s.dtype,
+                   {{"mcit_seed", std::to_string(s.align.seed)},
+                    {"mcit_steps", std::to_string(s.align.steps)},
+                    {"mcit_data", "pack " + pack.digest()},
+                    {"mcit_build", build_info()},
+                    {"mcit_loss_curve", Json(report.loss_curve).dump()},
+                    {"mcit_cpu_seconds", std::to_string(std::llround(report.cpu_seconds))},
+                    {"mcit_exact_percent", Json(scores).dump()}});
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "preprocessor_config.json",
+                           "processor_config.json", "generation_config.json", "ORIGIN.txt"})
+    if (std::filesystem::exists(base / name)) copy_text(base / name, s.out / name);
+  std::filesystem::remove(parts);
+  print_scores(scores, flags.json);
+}
+
 void pretrain(const Flags& flags) {
   Config config = Config::read(flags.config);
   for (const std::string& assignment : flags.sets) config.set(assignment);
@@ -235,6 +299,7 @@ void pretrain(const Flags& flags) {
   if (flags.out.empty()) throw ConfigError("--out", "is not given", "--out DIR says where the model goes");
   s.out = flags.out;
   set_threads(s.threads);
+  if (!s.base.empty()) return align(flags, s);
   const std::filesystem::path assets = share_dir() / "mini";
   const mini::Pack pack(assets / "pack");
   const mini::Mixture mixture(pack, s.mixture);
@@ -321,7 +386,8 @@ void pretrain(const Flags& flags) {
 
 void add_pretrain(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app.add_subcommand("pretrain", "Train the built-in base from nothing on the data pack");
+  CLI::App* command = app.add_subcommand(
+      "pretrain", "Train the built-in base from nothing on the data pack, or a connector alone");
   command->add_option("CONFIG", flags->config, "Settings, e.g. configs/pretrain/mini.toml")
       ->required()
       ->check(CLI::ExistingFile)

@@ -16,6 +16,7 @@ void add_compare(CLI::App& app);
 void add_metrics(CLI::App& app);
 void add_export(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_compose(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_plugins(CLI::App& app);

@@ -92,8 +92,17 @@ OpenClip open_clip(const std::filesystem::path& folder, const std::filesystem::p
 
 OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square,
                      const std::filesystem::path& adapter, std::optional<at::ScalarType> dtype) {
+  std::unique_ptr<Progress> bar;
+  std::int64_t taken = 0, shown = 0;
+  const auto progress = [&](std::int64_t bytes, std::int64_t of) {
+    constexpr std::int64_t kMega = 1 << 20, kWorthABar = 1024 * kMega;
+    if (!bar && of >= kWorthABar) bar = std::make_unique<Progress>("reading weights", of / kMega, "MiB");
+    taken += bytes;
+    if (bar) bar->advance(taken / kMega - shown);
+    shown = taken / kMega;
+  };
   OpenModel out{folder,
-                Mllm::load(folder, device, dtype, adapter),
+                Mllm::load(folder, device, dtype, adapter, progress),
                 Tokenizer::from_file(folder / "tokenizer.json"),
                 {},
                 std::nullopt,
@@ -101,12 +110,18 @@ OpenModel open_model(const std::filesystem::path& folder, at::Device device, boo
                 model_folder_hash(folder, pad_square, adapter)};
   Mllm& model = *out.model;
   const MllmConfig& config = model.config();
+  if (!config.tower.empty())
+    out.hash = Hasher().field(out.hash).field(model_folder_hash(config.tower, false)).hex();
   if (config.image_token_id >= 0 && out.tokenizer.token_to_id("<image>") != config.image_token_id)
     throw CheckpointError(
         (folder / "tokenizer.json").string(),
         "its <image> token is not the model's image token " + std::to_string(config.image_token_id),
         "tokenizer and config.json belong to different models");
-  if (config.sees()) out.preprocessor = Preprocessor::from_folder(folder, pad_square);
+  if (config.sees())
+    out.preprocessor = Preprocessor::from_folder(
+        config.tower.empty() || std::filesystem::exists(folder / "preprocessor_config.json") ? folder
+                                                                                             : config.tower,
+        pad_square || config.pad_square);
   if (config.family == Family::instructblip) {
     out.instruction_ids = [tokenizer = Tokenizer::from_file(folder / "qformer_tokenizer" / "tokenizer.json")](
                               const std::string& text) { return tokenizer.encode(text, true); };
@@ -134,6 +149,7 @@ Encoder make_encoder(const OpenModel& model, const std::string& prompt_template)
                          .image_token_id = c.image_token_id,
                          .eos_token_id = c.text.eos_token_ids.front(),
                          .max_length = c.text.max_position_embeddings,
+                         .vocabulary = c.text.vocab_size,
                          .model = m.info().family + " " + std::to_string(m.info().image_tokens)};
   if (m.reads_shape())
     options.picture = [&m, preprocessor = model.preprocessor](const std::string& path) {

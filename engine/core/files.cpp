@@ -70,7 +70,8 @@ fs::path folder_of(const fs::path& file) {
 }  // namespace
 
 std::string read_file(const fs::path& file, std::uint64_t max_bytes) {
-  const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor descriptor(
+      ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // no waiting for pipes
   const std::uint64_t size = open_regular(file, descriptor);
   if (size > max_bytes)
     throw DataError(file.string(), "has " + std::to_string(size) + " bytes, at most " +
@@ -239,7 +240,8 @@ void AppendFile::sync() {
 }
 
 MappedFile::MappedFile(const fs::path& file) {
-  const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor descriptor(
+      ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // no waiting for pipes
   const std::uint64_t size = open_regular(file, descriptor);
   if (size == 0) return;  // nothing to map
   void* const start =

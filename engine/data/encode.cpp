@@ -92,8 +92,17 @@ std::vector<std::int64_t> Encoder::tokens(const std::string& text, bool first,
   std::string written = text;
   if (picture != nullptr && first) {
     out.assign(static_cast<std::size_t>(picture->in_front), options_.image_token_id);
-    if (const std::size_t at = written.find(kImage); at != std::string::npos)
-      written.replace(at, kImage.size(), picture->text);
+    const std::size_t at = written.find(kImage);
+    if (at != std::string::npos && options_.image_token_id < 0) {
+      // No token stands for pictures: the texts on either side are tokenized apart, as the original LLaVA
+      // does.
+      out = tokenizer_.encode(written.substr(0, at), true);
+      out.insert(out.end(), static_cast<std::size_t>(picture->each), options_.image_token_id);
+      const std::vector<std::int64_t> rest = tokenizer_.encode(written.substr(at + kImage.size()), false);
+      out.insert(out.end(), rest.begin(), rest.end());
+      return out;
+    }
+    if (at != std::string::npos) written.replace(at, kImage.size(), picture->text);
   }
   const auto each = static_cast<std::size_t>(picture == nullptr ? 1 : picture->each);
   for (const std::int64_t id : tokenizer_.encode(written, first))
@@ -101,7 +110,14 @@ std::vector<std::int64_t> Encoder::tokens(const std::string& text, bool first,
   return out;
 }
 
-void Encoder::check_length(const Record& record, std::size_t rows, std::int64_t room) const {
+void Encoder::check_rows(const Record& record, const std::vector<std::int64_t>& tokens,
+                         std::int64_t room) const {
+  const std::size_t rows = tokens.size();
+  const auto largest = std::max_element(tokens.begin(), tokens.end());
+  if (options_.vocabulary > 0 && largest != tokens.end() && *largest >= options_.vocabulary)
+    throw DataError("row '" + record.id + "'", "has token " + std::to_string(*largest),
+                    "the model's embedding has " + std::to_string(options_.vocabulary) +
+                        " rows; tokenizer.json and weights belong to different models");
   if (static_cast<std::int64_t>(rows) + room <= options_.max_length) return;
   throw DataError("row '" + record.id + "'",
                   "takes " + std::to_string(rows) + " tokens" +
@@ -140,7 +156,7 @@ Example Encoder::train(const Record& record, std::int64_t task, std::int64_t ind
     }
   }
   out.answer = record.turns.front().second;
-  check_length(record, out.tokens.size(), 0);
+  check_rows(record, out.tokens, 0);
   return out;
 }
 
@@ -159,7 +175,7 @@ Example Encoder::test(const Record& record, std::int64_t task, std::int64_t inde
               .prompt_length = 0};
   out.prompt_length = static_cast<std::int64_t>(out.tokens.size());
   out.labels.assign(out.tokens.size(), -100);
-  check_length(record, out.tokens.size(), room);
+  check_rows(record, out.tokens, room);
   return out;
 }
 

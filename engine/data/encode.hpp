@@ -36,6 +36,7 @@ struct EncoderOptions {
       0;  ///< -1: the model sees no pictures, or its tokenizer has no token for them
   std::int64_t eos_token_id = 2;
   std::int64_t max_length = 2048;  ///< rows the model can hold
+  std::int64_t vocabulary = 0;     ///< rows of the embedding; 0: not known, nothing is checked
   std::string model{};             ///< what else decides how pictures are written: part of digest()
 };
 
@@ -67,7 +68,7 @@ class Encoder {
                                    const PictureText* picture = nullptr) const;
   /// What stands for a record's picture. @throws DataError for a model that sees none
   std::optional<PictureText> picture_of(const Record& record) const;
-  void check_length(const Record& record, std::size_t rows, std::int64_t room) const;
+  void check_rows(const Record& record, const std::vector<std::int64_t>& tokens, std::int64_t room) const;
 
   Tokenizer tokenizer_;
   EncoderOptions options_;

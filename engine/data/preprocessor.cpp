@@ -63,8 +63,9 @@ std::vector<PictureSize> read_canvases(const Json& values, int tile, const std::
 /// The processor's settings: a file of their own, or (since transformers 5) a section of another.
 Json read_settings(const std::filesystem::path& folder, std::string& text, std::string& where) {
   const auto own = folder / "preprocessor_config.json", shared = folder / "processor_config.json";
-  const bool alone = std::filesystem::exists(own);
-  if (!alone && !std::filesystem::exists(shared))
+  std::error_code ignored;
+  const bool alone = std::filesystem::exists(own, ignored);
+  if (!alone && !std::filesystem::exists(shared, ignored))
     throw CheckpointError(own.string(), "does not exist", "a model folder needs a preprocessor_config.json");
   where = (alone ? own : shared).string();
   text = read_file(alone ? own : shared, kLargestFile);

@@ -30,7 +30,7 @@ struct Tokenizer::Handle {
 };
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& file) {
-  if (!std::filesystem::exists(file))
+  if (std::error_code ignored; !std::filesystem::exists(file, ignored))
     throw CheckpointError(file.string(), "does not exist", "a model folder needs a tokenizer.json");
   constexpr std::uint64_t kLargest = 128ULL << 20;  // published ones stay below 40 MB
   return from_json(read_file(file, kLargest), file.string());

@@ -26,6 +26,14 @@ at::Device open_device(const std::string& name) {
   return at::Device("cuda:" + number);
 }
 
+at::ScalarType dtype_named(const std::string& name) {
+  if (name == "float16") return at::kHalf;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name != "float32")
+    throw ConfigError("dtype", "unknown type '" + name + "'", "known: float32, float16, bfloat16");
+  return at::kFloat;
+}
+
 at::ScalarType default_dtype(at::Device device) { return device.is_cuda() ? at::kBFloat16 : at::kFloat; }
 
 }  // namespace mcit

@@ -11,6 +11,9 @@ namespace mcit {
 /// @throws ConfigError where there is none.
 at::Device open_device(const std::string& name);
 
+/// "float32", "float16" or "bfloat16", as config.json spells them. @throws ConfigError for another name
+at::ScalarType dtype_named(const std::string& name);
+
 /// bfloat16 on CUDA, float32 elsewhere.
 at::ScalarType default_dtype(at::Device device);
 

@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMostSize = 1 << 24, kMostLayers = 1024, kLargestPicture = 1 << 12, kMostScale = 64;
+constexpr std::int64_t kMostSize = 1 << 24, kMostLayers = 512, kLargestPicture = 1 << 12, kMostScale = 64;
 
 bool is_integer(const json& value) {
   return value.is_number_integer() &&
@@ -90,7 +90,8 @@ Section open_json(const std::filesystem::path& file) {
 
 Section open_config(const std::filesystem::path& folder) {
   const auto file = folder / "config.json";
-  if (!std::filesystem::exists(file))
+  std::error_code ignored;  // what cannot be looked at is not there
+  if (!std::filesystem::exists(file, ignored))
     throw CheckpointError(folder.string(), "holds no config.json", "give the folder of a Hugging Face model");
   return open_json(file);
 }
@@ -168,12 +169,13 @@ VisionConfig read_vision(const Section& s, const std::string& usual) {
   return c;
 }
 
-/// @param usual the type that a file means when it names none
-DecoderConfig read_decoder(const Section& s, const std::string& usual) {
+/// @param usual the type that a file means when it names none @param named whether "model_type" is a
+/// decoder's
+DecoderConfig read_decoder(const Section& s, const std::string& usual, bool named = true) {
   DecoderConfig c;
   std::string act = "silu";
   c.model_type = usual;
-  s.read("model_type", c.model_type);
+  if (named) s.read("model_type", c.model_type);
   s.known("model_type", c.model_type, {"llama", "qwen2"});
   if (c.model_type == "qwen2") {
     c.intermediate_size = 22016;
@@ -323,6 +325,41 @@ void read_llava(const Section& s, MllmConfig& c) {
   c.text = read_decoder(s.child("text_config"), "llama");
 }
 
+/// Where the original LLaVA's vision tower lies: its name in config.json is often one on a model hub.
+std::filesystem::path find_tower(const std::filesystem::path& folder, const std::string& name) {
+  const std::filesystem::path named = name;
+  const std::filesystem::path places[] = {folder / named, folder / "vision_tower",
+                                          std::filesystem::absolute(folder).parent_path() / named.filename()};
+  std::string looked;
+  std::error_code ignored;
+  for (const auto& place : places) {
+    if (std::filesystem::exists(place / "config.json", ignored)) return place;
+    looked += (looked.empty() ? "" : ", ") + place.string();
+  }
+  throw CheckpointError((folder / "config.json").string() + ".mm_vision_tower",
+                        "'" + name + "' was found in none of " + looked,
+                        "put the tower's folder, or a link to it, at one of these places");
+}
+
+/// The form of the original LLaVA repository: a LLaMA's configuration with mm_* keys.
+void read_original_llava(const Section& s, const std::filesystem::path& folder, MllmConfig& c) {
+  std::string projector = "mlp2x_gelu", feature = "patch", ratio, tower;
+  s.read("mm_projector_type", projector);
+  s.known("mm_projector_type", projector, {"mlp2x_gelu"});
+  s.read("mm_vision_select_feature", feature);
+  s.known("mm_vision_select_feature", feature, {"patch", "cls_patch"});
+  s.read("mm_vision_select_layer", c.vision_feature_layer);
+  s.read("image_aspect_ratio", ratio);
+  s.read("mm_vision_tower", tower);
+  c.vision_feature_select = feature == "patch" ? "default" : "full";
+  c.pad_square = ratio == "pad";
+  c.image_token_id = -1;
+  c.text = read_decoder(s, "llama", false);
+  c.tower = find_tower(folder, tower);
+  const Section own = open_config(c.tower);
+  c.vision = read_vision(own.has("vision_config") ? own.child("vision_config") : own, "clip_vision_model");
+}
+
 void read_onevision(const Section& s, MllmConfig& c) {
   c.image_token_id = 151646;
   c.vision_feature_layer = -1;
@@ -435,6 +472,8 @@ MllmConfig read_mllm_config(const std::filesystem::path& folder) {
   c.source = s.value().dump(2) + "\n";
   std::string type;
   s.read("model_type", type);
+  const bool original = s.has("mm_vision_tower");
+  if (original) type = "llava";
   std::vector<std::string> types;
   const FamilyReader* reader = nullptr;
   for (const FamilyReader& known : kReaders) {
@@ -447,6 +486,8 @@ MllmConfig read_mllm_config(const std::filesystem::path& folder) {
   if (c.family == Family::text) {
     c.image_token_id = -1;
     c.text = read_decoder(s, type);
+  } else if (original) {
+    read_original_llava(s, folder, c);
   } else {
     reader->read(s, c);
     read_image_token(s, c.image_token_id);
@@ -458,20 +499,22 @@ MllmConfig read_mllm_config(const std::filesystem::path& folder) {
       throw CheckpointError(s.where() + ".image_token_index",
                             "lies outside the vocabulary of " + std::to_string(c.text.vocab_size));
   }
-  if (c.family == Family::llava || c.family == Family::llava_onevision) {
+  if (!original && (c.family == Family::llava || c.family == Family::llava_onevision)) {
     s.read("vision_feature_layer", c.vision_feature_layer);
     s.read("vision_feature_select_strategy", c.vision_feature_select);
     s.known("vision_feature_select_strategy", c.vision_feature_select, {"default", "full"});
     s.read("projector_hidden_act", c.projector_hidden_act);
     s.known("projector_hidden_act", c.projector_hidden_act, kActivations);
     s.read("multimodal_projector_bias", c.projector_bias);
+  }
+  if (c.family == Family::llava || c.family == Family::llava_onevision) {
     const std::int64_t states = c.vision.num_hidden_layers + 1;
     if (c.vision_feature_layer < -states || c.vision_feature_layer >= states)
       throw CheckpointError(s.where() + ".vision_feature_layer",
                             "the tower has no layer " + std::to_string(c.vision_feature_layer));
   }
   // What ends an answer is often said in generation_config.json alone.
-  if (std::filesystem::exists(folder / "generation_config.json"))
+  if (std::error_code ignored; std::filesystem::exists(folder / "generation_config.json", ignored))
     read_ends(open_json(folder / "generation_config.json"), c.text);
   return c;
 }
@@ -519,7 +562,11 @@ ClipConfig read_clip_config(const std::filesystem::path& folder) {
 }
 
 std::string mllm_config_json(const MllmConfig& c, const std::string& dtype) {
-  if (!c.source.empty()) return with_dtype(c.source, dtype);
+  if (!c.source.empty()) {
+    json out = json::parse(with_dtype(c.source, dtype));
+    if (!c.prompt_template.empty()) out["prompt_template"] = c.prompt_template;
+    return out.dump(2) + "\n";
+  }
   const DecoderConfig& t = c.text;
   json eos = t.eos_token_ids.size() == 1 ? json(t.eos_token_ids[0]) : json(t.eos_token_ids);
   json text = {{"model_type", "llama"},

@@ -95,7 +95,11 @@ struct MllmConfig {
   std::int64_t scale_factor = 2;  ///< Idefics3: patches along an edge that become one row
   QFormerConfig qformer;          ///< InstructBLIP
   std::string prompt_template;    ///< our own key: empty means the family's usual one
-  std::string source;             ///< config.json as it was read; empty for a model made here
+  /// The original LLaVA repository's form: the tower lies in a folder of its own, and the tokenizer has no
+  /// token for pictures.
+  std::filesystem::path tower;
+  bool pad_square = false;  ///< its image_aspect_ratio is "pad"
+  std::string source;       ///< config.json as it was read; empty for a model made here
 
   bool sees() const { return family != Family::text; }
   /// hidden_states index, counted from 0 (the embeddings).

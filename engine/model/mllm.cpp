@@ -26,19 +26,38 @@ AnswerTrie::AnswerTrie(const std::vector<std::vector<std::int64_t>>& answers, st
 
 StateDict read_mllm_tensors(const std::filesystem::path& folder, const MllmConfig& config) {
   StateDict out;
-  for (auto& [name, tensor] : read_checkpoint_tensors(folder))
-    if (!name.ends_with(".position_ids") && !name.ends_with(".inv_freq"))
-      out.emplace(canonical_name(config, name), tensor);
+  const auto add = [&](const StateDict& tensors, const std::string& prefix) {
+    for (const auto& [name, tensor] : tensors)
+      if (!name.ends_with(".position_ids") && !name.ends_with(".inv_freq"))
+        out.emplace(canonical_name(config, prefix + name), tensor);
+  };
+  add(read_checkpoint_tensors(folder), "");
+  std::error_code ignored;
+  // The original LLaVA keeps a pre-trained projector in a file, and the tower in a folder, of its own.
+  if (const auto projector = folder / "mm_projector.safetensors"; std::filesystem::exists(projector, ignored))
+    add(read_safetensors(projector).tensors, "");
+  if (!config.tower.empty()) {
+    StateDict tower;
+    for (const auto& [name, tensor] : read_checkpoint_tensors(config.tower))
+      if (name.starts_with("vision_model.")) tower.emplace(name, tensor);
+    add(tower, "vision_tower.");
+  }
   return out;
 }
 
 std::unique_ptr<Mllm> Mllm::load(const std::filesystem::path& folder, at::Device device,
-                                 std::optional<at::ScalarType> dtype, const std::filesystem::path& adapter) {
+                                 std::optional<at::ScalarType> dtype, const std::filesystem::path& adapter,
+                                 const std::function<void(std::int64_t, std::int64_t)>& progress) {
   MllmConfig config = read_mllm_config(folder);
+  read_ahead(folder);
+  if (!config.tower.empty()) read_ahead(config.tower);
   StateDict tensors = read_mllm_tensors(folder, config);
   if (!adapter.empty()) merge_peft(tensors, config, adapter);
+  std::int64_t all = 0;
+  for (const auto& [name, tensor] : tensors) all += static_cast<std::int64_t>(tensor.nbytes());
   try {
     Weights weights(std::move(tensors), device, dtype.value_or(default_dtype(device)));
+    if (progress) weights.on_take([&](std::int64_t bytes) { progress(bytes, all); });
     return std::make_unique<Mllm>(std::move(config), weights);
   } catch (const CheckpointError& e) {
     throw CheckpointError(folder.string(), e.what());

@@ -55,9 +55,11 @@ class Mllm final : public Model {
  public:
   /// @throws CheckpointError naming file and tensor. dtype: float32 unless given.
   /// @param adapter a PEFT folder to merge into the weights, or empty
-  static std::unique_ptr<Mllm> load(const std::filesystem::path& folder, at::Device device = at::kCPU,
-                                    std::optional<at::ScalarType> dtype = std::nullopt,
-                                    const std::filesystem::path& adapter = {});
+  /// @param progress told of every tensor that was read: its bytes in the file, and those of all
+  static std::unique_ptr<Mllm> load(
+      const std::filesystem::path& folder, at::Device device = at::kCPU,
+      std::optional<at::ScalarType> dtype = std::nullopt, const std::filesystem::path& adapter = {},
+      const std::function<void(std::int64_t bytes, std::int64_t of)>& progress = {});
   /// @param weights under published names; what is not used is kept for save()
   Mllm(MllmConfig config, Weights& weights);
   Mllm(MllmConfig config, StateDict tensors);

@@ -121,7 +121,9 @@ void remove_all(std::string& text, const std::string& part) {
 PeftFolder read_peft(const std::filesystem::path& folder, const MllmConfig& config) {
   LoraSettings settings = read_settings(folder / kConfig);
   const std::filesystem::path file = folder / kTensors;
-  if (!std::filesystem::exists(file) && std::filesystem::exists(folder / "adapter_model.bin"))
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored) &&
+      std::filesystem::exists(folder / "adapter_model.bin", ignored))
     throw CheckpointError((folder / "adapter_model.bin").string(), "is a pickle, which could run code",
                           "save the adapter as safetensors");
   const StateDict tensors = read_safetensors(file).tensors;

@@ -1,5 +1,8 @@
 #include "model/safetensors.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -238,12 +241,24 @@ void write_model_file(const std::filesystem::path& folder, const StateDict& tens
   write_atomic(folder / "config.json", config_json);
 }
 
+void read_ahead(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const int file = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) continue;  // whoever reads it says what is wrong
+    (void)::posix_fadvise(file, 0, 0, POSIX_FADV_WILLNEED);
+    ::close(file);
+  }
+}
+
 StateDict read_checkpoint_tensors(const std::filesystem::path& folder) {
   const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
-  if (std::filesystem::exists(single)) return read_safetensors(single).tensors;
-  if (!std::filesystem::exists(index)) {
+  std::error_code ignored;  // what cannot be looked at is not there
+  if (std::filesystem::exists(single, ignored)) return read_safetensors(single).tensors;
+  if (!std::filesystem::exists(index, ignored)) {
     for (const char* pickle : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
-      if (std::filesystem::exists(folder / pickle))
+      if (std::filesystem::exists(folder / pickle, ignored))
         throw CheckpointError((folder / pickle).string(),
                               "is a pickle or leads to some, which could run code",
                               "save the model as safetensors");

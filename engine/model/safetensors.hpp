@@ -37,6 +37,10 @@ const char* dtype_name(at::ScalarType dtype);
 void write_model_file(const std::filesystem::path& folder, const StateDict& tensors, at::ScalarType dtype,
                       const std::map<std::string, std::string>& metadata, const std::string& config_json);
 
+/// Asks the system to fetch a folder's weights from disk, all files at once, while the first ones are
+/// converted.
+void read_ahead(const std::filesystem::path& folder);
+
 /// All tensors of a Hugging Face folder: `model.safetensors`, or the shards of
 /// `model.safetensors.index.json`.
 StateDict read_checkpoint_tensors(const std::filesystem::path& folder);

@@ -46,7 +46,10 @@ Tensor Weights::take(const std::string& name, const std::vector<std::int64_t>& s
     tensors_.erase(found);
   }
   if (lenient_) return at::empty(shape, at::TensorOptions(at::kFloat).device(at::kMeta));
-  return convert_ ? tensor.to(device_, dtype_) : tensor;
+  const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
+  if (convert_) tensor = tensor.to(device_, dtype_);
+  if (on_take_) on_take_(bytes);
+  return tensor;
 }
 
 StateDict Weights::rest(const std::string& expected) {

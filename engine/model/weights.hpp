@@ -4,6 +4,8 @@
 /// loading, saving and `mcit inspect` all read it.
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,8 @@ class Weights {
   /// Floating-point tensors are converted when they are taken, so that a file's pages need not all be read
   /// before the first one is dropped.
   Weights(StateDict tensors, at::Device device, at::ScalarType dtype);
+  /// @param bytes told of the size of every tensor that was taken, as it lies in the file
+  void on_take(std::function<void(std::int64_t bytes)> bytes) { on_take_ = std::move(bytes); }
   /// Notes problems instead of throwing, and gives tensors without storage: for looking at a folder.
   static Weights for_inspection(StateDict tensors);
 
@@ -43,6 +47,7 @@ class Weights {
   bool convert_ = false, lenient_ = false;
   at::Device device_ = at::kCPU;
   at::ScalarType dtype_ = at::kFloat;
+  std::function<void(std::int64_t)> on_take_;
   std::map<std::string, std::string> hints_;
   std::vector<Problem> problems_;
 };

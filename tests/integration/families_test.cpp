@@ -8,7 +8,8 @@ namespace mcit::test {
 namespace {
 
 const fs::path kParity = fs::path(MCIT_SOURCE_DIR) / "tests" / "parity";
-const std::vector<std::string> kSeeing = {"llava", "llava_onevision", "smolvlm", "instructblip"},
+const std::vector<std::string> kSeeing = {"llava", "llava_dinov2", "llava_onevision", "smolvlm",
+                                          "instructblip"},
                                kReading = {"llama", "qwen2", "smollm2"};
 
 bool sees(const std::string& family) {

@@ -141,6 +141,43 @@ class Llava(LlavaKind):
         }
 
 
+class LlavaDino(Llava):
+    """LLaVA with a DINOv2 tower: layer scale, names of its own and no module around them, read at the last layer."""
+
+    name = "llava_dinov2"
+    weights_dtype = torch.float32
+    first_seed = 52600
+    samples = {
+        "a": Sample("image_a.png", "Which colour is the largest shape?", "dark green"),
+        "b": Sample("image_b.png", "Is there a window?", "no, a door"),
+    }
+
+    def published_name(self, name: str) -> str:
+        name = super().published_name(name).replace("vision_tower.vision_model.", "vision_tower.", 1)
+        if not name.startswith("vision_tower."):
+            return name
+        for new, old in (("q_proj", "attention.query"), ("k_proj", "attention.key"), ("v_proj", "attention.value"),
+                         ("o_proj", "output.dense")):  # names of the module since 5 -> of published files
+            name = name.replace(f".attention.{new}.", f".attention.{old}.")
+        return name
+
+    def config(self, checkpoint: Path) -> Json:
+        return super().config(checkpoint) | {
+            "torch_dtype": "float32", "vision_feature_layer": -1,
+            "vision_config": {
+                "model_type": "dinov2", "hidden_size": 48, "image_size": self.image_side, "mlp_ratio": 2,
+                "num_attention_heads": 4, "num_hidden_layers": 3, "patch_size": self.patch_size,
+            },
+        }
+
+    def config_mistakes(self) -> dict[str, Callable[[Json], None]]:
+        return {
+            "vision_feature_layer=-2": setting("vision_feature_layer", -2),
+            "vision_config.layer_norm_eps=1e-5": setting("vision_config.layer_norm_eps", 1e-5),
+            "vision_config.hidden_act=gelu_pytorch_tanh": setting("vision_config.hidden_act", "gelu_pytorch_tanh"),
+        }
+
+
 class LlavaOnevision(LlavaKind):
     """LLaVA-OneVision: SigLIP tower, tiles of any resolution, Qwen2 decoder with grouped heads and a tied head."""
 

@@ -306,6 +306,17 @@ TEST_CASE("a prompt whose ids change when the answer follows is refused by its i
                        MessageMatches(ContainsSubstring("row 'q7': the tokens of its prompt change")));
 }
 
+TEST_CASE("a token that the embedding has no row for names its row") {
+  const Encoder encoder(base_tokenizer(), {.prompt_template = "plain",
+                                           .picture = fixed_picture(3),
+                                           .image_token_id = 3,
+                                           .eos_token_id = kEnd,
+                                           .vocabulary = 6});
+  CHECK_THROWS_MATCHES(encoder.train(row("a.png", {{"what is this?", "red circle"}}), 0, 0), DataError,
+                       MessageMatches(ContainsSubstring("row 'q7': has token") &&
+                                      ContainsSubstring("the model's embedding has 6 rows")));
+}
+
 TEST_CASE("the encoder's digest changes with everything that changes its ids") {
   const std::string one = base_encoder(3).digest();
   CHECK(base_encoder(3).digest() == one);

@@ -76,6 +76,8 @@ PeftAdapter export_peft(const std::vector<Site*>& sites, const Parameters& train
   for (const Parameter& p : trained) {
     if (taken.contains(p.value.const_data_ptr())) continue;
     const std::string name = path(p.name);
+    if (!name.ends_with(".weight") && !name.ends_with(".bias"))
+      throw Error(p.name, "was trained and is part of no module", "PEFT has no form for it");
     saved.insert(name.substr(0, name.rfind('.')));
     out.tensors[prefix + name] = state_copy(p.value);
   }
