@@ -10,7 +10,7 @@ namespace mcit {
 namespace {
 
 struct Flags {
-  std::string model = "mini", adapter, image, prompt, prompt_template, dump, device = "cpu";
+  std::string model = "mini", adapter, image, prompt, prompt_template, dump, device = "cpu", dtype = "auto";
   std::int64_t max_new_tokens = 32, threads = 0;
   bool pad_square = false;
 };
@@ -19,7 +19,8 @@ void generate(const Flags& flags) {
   const at::NoGradGuard no_grad;
   set_threads(flags.threads);
   const std::filesystem::path folder = find_model(flags.model);
-  OpenModel open = open_model(folder, open_device(flags.device), flags.pad_square, flags.adapter);
+  OpenModel open = open_model(folder, open_device(flags.device), flags.pad_square, flags.adapter,
+                              flags.dtype == "auto" ? std::nullopt : std::optional(dtype_named(flags.dtype)));
   const Encoder encoder = make_encoder(open, flags.prompt_template);
   Record record{.id = "prompt", .image = flags.image, .turns = {{flags.prompt, ""}}, .golds = {""}};
   const auto example = std::make_shared<const Example>(encoder.test(record, 0, 0, flags.max_new_tokens));
@@ -73,6 +74,9 @@ void add_generate(CLI::App& app) {
   command->add_option("--dump", flags->dump, "Also write pixel_values, input_ids and logits as safetensors")
       ->type_name("FILE");
   command->add_option("--device", flags->device, "cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--dtype", flags->dtype, "Of the weights; auto: float32 on the CPU, as stored on CUDA")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
   command->add_option("--threads", flags->threads, "Threads, 0 for all cores")->capture_default_str();
   command->add_flag("--pad-square", flags->pad_square,
                     "Pad pictures to a square first, as the original LLaVA does");

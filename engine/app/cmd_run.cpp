@@ -37,7 +37,7 @@ struct Flags {
 
 /// Everything a run is made of, in the order it is read; the resolved settings are what resume compares.
 struct Settings {
-  std::string suite, model, device, strategy, label;
+  std::string suite, model, device, dtype, strategy, label;
   std::vector<std::string> order;
   std::filesystem::path data, out, adapter;
   std::uint64_t seed = 1;
@@ -93,6 +93,7 @@ Settings read_settings(const Config& config) {
   s.suite = config.name_or_path("suite", "mini4");
   s.model = config.name_or_path("model", "mini");
   s.device = config.text("device", "cpu");
+  s.dtype = config.choice("dtype", "auto", {"auto", "float32", "bfloat16", "float16"});
   s.label = config.text("label", "");
   s.order = config.texts("order", {});
   s.data = config.path("data", "");
@@ -194,13 +195,15 @@ struct Prepared {
         catalogue(find_plugins(flags, s)),
         provider(catalogue.provider(s.strategy)),
         suite(open_suite(s.suite, s.order, s.data)),
-        work(open_workload(suite, {.model = s.model,
-                                   .device = device,
-                                   .pad_square = s.pad_square,
-                                   .prompt_template = s.prompt_template,
-                                   .adapter = s.adapter,
-                                   .feature_memory = static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
-                                   .loader_threads = static_cast<int>(s.loader_threads)})),
+        work(open_workload(suite,
+                           {.model = s.model,
+                            .device = device,
+                            .dtype = s.dtype == "auto" ? std::nullopt : std::optional(dtype_named(s.dtype)),
+                            .pad_square = s.pad_square,
+                            .prompt_template = s.prompt_template,
+                            .adapter = s.adapter,
+                            .feature_memory = static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
+                            .loader_threads = static_cast<int>(s.loader_threads)})),
         params(s.params, "strategy") {
     head.provenance.data = work.data;
     for (std::size_t j = 0; j < work.tasks.size(); ++j) {

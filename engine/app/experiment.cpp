@@ -74,11 +74,11 @@ Tensor OpenClip::embed(const Tensor& pixels) const {
 }
 
 OpenClip open_clip(const std::filesystem::path& folder, const std::filesystem::path& shared,
-                   at::Device device, bool pad_square) {
+                   at::Device device, bool pad_square, std::optional<at::ScalarType> dtype) {
   const auto folder_of = [&](const char* file) {
     return std::filesystem::exists(folder / file) ? folder : shared;
   };
-  OpenClip out{load_clip(folder, device),
+  OpenClip out{load_clip(folder, device, dtype),
                Preprocessor::from_folder(folder_of("preprocessor_config.json"), pad_square),
                {}};
   if (out.preprocessor.tiled())
@@ -128,7 +128,7 @@ OpenModel open_model(const std::filesystem::path& folder, at::Device device, boo
     model.set_instructions(out.instruction_ids);
   }
   if (std::filesystem::exists(folder / "clip" / "config.json")) {
-    out.clip = open_clip(folder / "clip", folder, device, pad_square);
+    out.clip = open_clip(folder / "clip", folder, device, pad_square, dtype);
     model.set_clip(
         out.clip->clip,
         [clip = *out.clip](const std::vector<std::string>& paths) {

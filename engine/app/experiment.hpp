@@ -41,7 +41,7 @@ struct OpenClip {
 };
 /// @param folder the towers' own @param shared where the tokenizer or preprocessing lies that they lack
 OpenClip open_clip(const std::filesystem::path& folder, const std::filesystem::path& shared,
-                   at::Device device, bool pad_square);
+                   at::Device device, bool pad_square, std::optional<at::ScalarType> dtype = std::nullopt);
 
 /// A model folder, opened: weights, tokenizer, preprocessing, CLIP towers where there are some.
 struct OpenModel {

@@ -146,7 +146,8 @@ FeatureStore::Load loader(const Preprocessor& preprocessor) {
 
 Workload open_questions(const Suite& suite, const WorkloadOptions& options) {
   Workload out;
-  OpenModel open = open_model(find_model(options.model), options.device, options.pad_square, options.adapter);
+  OpenModel open = open_model(find_model(options.model), options.device, options.pad_square, options.adapter,
+                              options.dtype);
   out.stores = install_features(open, options.feature_memory, options.loader_threads);
   const auto encoder = std::make_shared<const Encoder>(
       make_encoder(open, options.prompt_template.empty() ? suite.prompt_template : options.prompt_template));
@@ -249,7 +250,7 @@ Workload open_classes(const Suite& suite, const WorkloadOptions& options) {
   if (!options.adapter.empty())
     throw ConfigError("adapter", "is for language models, and the suite is of kind \"classify\"");
   const std::filesystem::path folder = find_model(options.model), towers = clip_folder(folder);
-  const OpenClip open = open_clip(towers, folder, options.device, options.pad_square);
+  const OpenClip open = open_clip(towers, folder, options.device, options.pad_square, options.dtype);
   auto model = std::make_unique<ClipModel>(open.clip);
   out.stores.tower = std::make_unique<FeatureStore>(
       feature_options(model->tower_hash(), open.preprocessor, *model, options.feature_memory,

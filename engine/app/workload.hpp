@@ -16,6 +16,7 @@ namespace mcit {
 struct WorkloadOptions {
   std::string model = "mini";  ///< folder or name
   at::Device device = at::kCPU;
+  std::optional<at::ScalarType> dtype;  ///< of the weights; default_dtype() without
   bool pad_square = false;
   std::string prompt_template;    ///< empty: the suite's, and where that is empty the model's
   std::filesystem::path adapter;  ///< a PEFT folder to merge into an MLLM's weights, or empty

@@ -34,6 +34,8 @@ at::ScalarType dtype_named(const std::string& name) {
   return at::kFloat;
 }
 
-at::ScalarType default_dtype(at::Device device) { return device.is_cuda() ? at::kBFloat16 : at::kFloat; }
+at::ScalarType default_dtype(at::Device device, const std::string& stored) {
+  return device.is_cuda() && stored != "float32" ? at::kBFloat16 : at::kFloat;
+}
 
 }  // namespace mcit

@@ -14,7 +14,9 @@ at::Device open_device(const std::string& name);
 /// "float32", "float16" or "bfloat16", as config.json spells them. @throws ConfigError for another name
 at::ScalarType dtype_named(const std::string& name);
 
-/// bfloat16 on CUDA, float32 elsewhere.
-at::ScalarType default_dtype(at::Device device);
+/// float32 on the CPU. On CUDA what the weights are stored in, but bfloat16 for float16: its range is too
+/// small for training without loss scaling.
+/// @param stored as config.json says, or empty
+at::ScalarType default_dtype(at::Device device, const std::string& stored = "");
 
 }  // namespace mcit

@@ -483,6 +483,8 @@ MllmConfig read_mllm_config(const std::filesystem::path& folder) {
   s.known("model_type", type, types);
   c.family = reader->family;
   s.read("prompt_template", c.prompt_template);
+  s.read("torch_dtype", c.stored_dtype);
+  s.read("dtype", c.stored_dtype);
   if (c.family == Family::text) {
     c.image_token_id = -1;
     c.text = read_decoder(s, type);

@@ -94,6 +94,7 @@ struct MllmConfig {
   std::int64_t most_tiles = 9;    ///< LLaVA-OneVision: N of vision_aspect_ratio "anyres_max_N"
   std::int64_t scale_factor = 2;  ///< Idefics3: patches along an edge that become one row
   QFormerConfig qformer;          ///< InstructBLIP
+  std::string stored_dtype;       ///< "torch_dtype" or "dtype", such as "bfloat16"; empty: not said
   std::string prompt_template;    ///< our own key: empty means the family's usual one
   /// The original LLaVA repository's form: the tower lies in a folder of its own, and the tokenizer has no
   /// token for pictures.

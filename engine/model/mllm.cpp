@@ -56,7 +56,7 @@ std::unique_ptr<Mllm> Mllm::load(const std::filesystem::path& folder, at::Device
   std::int64_t all = 0;
   for (const auto& [name, tensor] : tensors) all += static_cast<std::int64_t>(tensor.nbytes());
   try {
-    Weights weights(std::move(tensors), device, dtype.value_or(default_dtype(device)));
+    Weights weights(std::move(tensors), device, dtype.value_or(default_dtype(device, config.stored_dtype)));
     if (progress) weights.on_take([&](std::int64_t bytes) { progress(bytes, all); });
     return std::make_unique<Mllm>(std::move(config), weights);
   } catch (const CheckpointError& e) {
