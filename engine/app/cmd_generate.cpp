@@ -29,10 +29,9 @@ void generate(const Flags& flags) {
   if (!flags.image.empty()) {
     pixels = open.preprocessor.load(flags.image);
     features = model.vision_features(pixels.to(model.device(), model.dtype()));
-    model.set_images(
-        {[&](const std::string&) { return features.to(at::kCPU, at::kFloat); },
-         {},
-         [&](const std::string& path) { return open.preprocessor.shape(read_picture_size(path)); }});
+    model.set_images({[&](const std::string&) { return features.to(at::kCPU, at::kFloat); },
+                      {},
+                      [&](const std::string& path) { return open.preprocessor.shape_of(path); }});
   }
   const Batch batch{{example}};
   Prefill prefill = model.prefill(batch, flags.max_new_tokens);
@@ -42,7 +41,7 @@ void generate(const Flags& flags) {
                    {"logits", model.all_logits(batch, features).to(at::kCPU).unsqueeze(0).contiguous()}};
   if (pixels.defined()) {
     const bool tiled = open.preprocessor.tiled();
-    const PictureSize size = read_picture_size(flags.image);
+    const PictureSize size = open.preprocessor.shape_of(flags.image).size;
     out["pixel_values"] = tiled ? pixels.unsqueeze(0) : pixels;
     if (tiled) out["image_sizes"] = at::tensor({size.height, size.width}, at::kLong).unsqueeze(0);
   }

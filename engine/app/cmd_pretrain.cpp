@@ -265,7 +265,6 @@ void align(const Flags& flags, const Settings& s) {
                  Tokenizer::from_file(base / "tokenizer.json"),
                  Preprocessor::from_folder(base),
                  std::nullopt,
-                 {},
                  {}};
   const Encoder encoder = make_encoder(open, "");
   const Source source(mixture, encoder, open.preprocessor, s);

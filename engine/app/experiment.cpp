@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <optional>
+#include <set>
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
@@ -49,17 +50,29 @@ TextEncoder clip_text_encoder(const Tokenizer& tokenizer, const TextTowerConfig&
   };
 }
 
-std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square,
-                              const std::filesystem::path& adapter) {
-  Hasher hasher;
-  for (const char* file : {"config.json", "model.safetensors", "model.safetensors.index.json",
-                           "tokenizer.json", "preprocessor_config.json", "processor_config.json",
-                           "generation_config.json", "qformer_tokenizer/tokenizer.json", "clip/config.json",
-                           "clip/model.safetensors", "clip/tokenizer.json", "clip/preprocessor_config.json"})
+namespace {
+
+/// What of a folder decides about a model's numbers; the same whatever order the system lists shards in.
+void hash_folder(Hasher& hasher, const std::filesystem::path& folder) {
+  for (const char* file :
+       {"config.json", "model.safetensors", "model.safetensors.index.json", "mm_projector.safetensors",
+        "tokenizer.json", "preprocessor_config.json", "processor_config.json", "generation_config.json",
+        "qformer_tokenizer/tokenizer.json"})
     if (std::filesystem::exists(folder / file)) hasher.field(file).field(hash_file(folder / file));
+  std::set<std::filesystem::path> shards;
   for (const auto& entry : std::filesystem::directory_iterator(folder))
     if (entry.path().filename().string().starts_with("model-") && entry.path().extension() == ".safetensors")
-      hasher.field(hash_file(entry.path()));
+      shards.insert(entry.path());
+  for (const auto& shard : shards) hasher.field(hash_file(shard));
+}
+
+}  // namespace
+
+std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square,
+                              const std::filesystem::path& adapter, const std::filesystem::path& tower) {
+  Hasher hasher;
+  for (const auto& part : {folder, folder / "clip", tower})
+    if (!part.empty() && std::filesystem::is_directory(part)) hash_folder(hasher.field("folder"), part);
   hasher.update(std::int64_t{pad_square});
   if (!adapter.empty())
     for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
@@ -106,12 +119,9 @@ OpenModel open_model(const std::filesystem::path& folder, at::Device device, boo
                 Tokenizer::from_file(folder / "tokenizer.json"),
                 {},
                 std::nullopt,
-                {},
-                model_folder_hash(folder, pad_square, adapter)};
+                {}};
   Mllm& model = *out.model;
   const MllmConfig& config = model.config();
-  if (!config.tower.empty())
-    out.hash = Hasher().field(out.hash).field(model_folder_hash(config.tower, false)).hex();
   if (config.image_token_id >= 0 && out.tokenizer.token_to_id("<image>") != config.image_token_id)
     throw CheckpointError(
         (folder / "tokenizer.json").string(),
@@ -153,7 +163,7 @@ Encoder make_encoder(const OpenModel& model, const std::string& prompt_template)
                          .model = m.info().family + " " + std::to_string(m.info().image_tokens)};
   if (m.reads_shape())
     options.picture = [&m, preprocessor = model.preprocessor](const std::string& path) {
-      return m.picture_text(preprocessor.shape(read_picture_size(path)));
+      return m.picture_text(preprocessor.shape_of(path));
     };
   else if (c.sees())
     options.picture = [text = m.picture_text({})](const std::string&) { return text; };

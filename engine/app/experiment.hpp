@@ -51,11 +51,12 @@ struct OpenModel {
   Preprocessor preprocessor;     ///< meaningless for a model that reads text alone
   std::optional<OpenClip> clip;  ///< for task keys and selectors
   TextEncoder instruction_ids;   ///< InstructBLIP: ids of a prompt's text for the Q-Former
-  std::string hash;              ///< of config, weights, tokenizer and preprocessing files
 };
-/// Hash of config, weights, tokenizer and preprocessing files, those of clip/ among them.
+/// Hash of config, weights, tokenizer and preprocessing files, those of clip/ among them: reads all of them.
+/// @param tower a vision tower's own folder, or empty
 std::string model_folder_hash(const std::filesystem::path& folder, bool pad_square,
-                              const std::filesystem::path& adapter = {});
+                              const std::filesystem::path& adapter = {},
+                              const std::filesystem::path& tower = {});
 /// @param adapter a PEFT folder to merge into the weights, or empty
 /// @param dtype of the weights; without it float32 on the CPU, bfloat16 on CUDA
 OpenModel open_model(const std::filesystem::path& folder, at::Device device, bool pad_square,

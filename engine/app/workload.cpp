@@ -135,7 +135,7 @@ FeatureStoreOptions feature_options(const std::string& tower_hash, const Preproc
                           .threads = threads};
   if (preprocessor.tiled())
     out.tiles = [preprocessor](const std::string& path) {
-      return std::int64_t{preprocessor.shape(read_picture_size(path)).tiles()};
+      return std::int64_t{preprocessor.shape_of(path).tiles()};
     };
   return out;
 }
@@ -162,7 +162,8 @@ Workload open_questions(const Suite& suite, const WorkloadOptions& options) {
     out.probe = rows.train(file, read_records(file, RecordKind::train), -1, "");
     out.data[suite.probe.string()] = hash_file(file);
   }
-  out.model_hash = open.hash;
+  out.model_hash =
+      model_folder_hash(open.folder, options.pad_square, options.adapter, open.model->config().tower);
   out.model = std::move(open.model);
   return out;
 }
@@ -288,7 +289,7 @@ PictureStores install_features(OpenModel& open, std::uint64_t memory_budget, int
         });
     model.set_images({[raw = out.tower.get()](const std::string& path) { return raw->get(path); }, load,
                       [preprocessor = open.preprocessor](const std::string& path) {
-                        return preprocessor.shape(read_picture_size(path));
+                        return preprocessor.shape_of(path);
                       }});
   }
   if (open.clip) {

@@ -242,6 +242,14 @@ PictureShape Preprocessor::shape(PictureSize picture) const {
   return {picture, {}};
 }
 
+PictureShape Preprocessor::shape_of(const std::string& path) const {
+  const std::lock_guard lock(known_->mutex);
+  auto found = known_->shapes.find(path);
+  if (found == known_->shapes.end())
+    found = known_->shapes.emplace(path, shape(read_picture_size(path))).first;
+  return found->second;
+}
+
 Tensor Preprocessor::pixels(const Image& image) const {
   const std::vector<Image> ready = tiles(image);
   Tensor out = at::empty(

@@ -3,7 +3,10 @@
 
 #include <array>
 #include <filesystem>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/json.hpp"
@@ -27,7 +30,10 @@ class Preprocessor {
   std::vector<Image> tiles(const Image& image) const;  ///< everything up to the pixels' values
   Tensor pixels(const Image& image) const;             ///< [tiles, 3, H, W] float32
   Tensor load(const std::string& path) const;          ///< read_image() and pixels(); safe from any thread
-  PictureShape shape(PictureSize picture) const;  ///< what a picture of this size is cut into
+  PictureShape shape(PictureSize picture) const;       ///< what a picture of this size is cut into
+  /// The same of a file, whose header is read once in the life of this object and its copies; safe from any
+  /// thread.
+  PictureShape shape_of(const std::string& path) const;
   bool tiled() const { return geometry_ == Geometry::anyres || geometry_ == Geometry::split; }
   const std::string& digest() const { return digest_; }
 
@@ -51,6 +57,11 @@ class Preprocessor {
                        std_ = {0.26862954F, 0.26130258F, 0.27577711F};
   std::array<double, 3> mean_wide_ = {0.48145466, 0.4578275, 0.40821073};
   std::string digest_;
+  struct Known {
+    std::mutex mutex;
+    std::unordered_map<std::string, PictureShape> shapes;
+  };
+  std::shared_ptr<Known> known_ = std::make_shared<Known>();
 };
 
 }  // namespace mcit

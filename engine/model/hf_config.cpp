@@ -112,6 +112,26 @@ void read_ends(const Section& s, DecoderConfig& c) {
   if (!ends.empty()) c.eos_token_ids = ends;
 }
 
+/// The shape that towers and Q-Former describe by the same keys. @tparam C a config with members of those
+/// names
+template <class C>
+void read_transformer(const Section& s, C& c) {
+  s.read("hidden_size", c.hidden_size);
+  s.read("intermediate_size", c.intermediate_size);
+  s.read("num_hidden_layers", c.num_hidden_layers);
+  s.read("num_attention_heads", c.num_attention_heads);
+  s.read("layer_norm_eps", c.layer_norm_eps);
+  s.read("hidden_act", c.hidden_act);
+  s.positive("hidden_size", c.hidden_size);
+  s.positive("intermediate_size", c.intermediate_size);
+  s.positive("num_hidden_layers", c.num_hidden_layers, kMostLayers);
+  s.positive("num_attention_heads", c.num_attention_heads);
+  s.positive("layer_norm_eps", c.layer_norm_eps);
+  s.known("hidden_act", c.hidden_act, kActivations);
+  if (c.hidden_size % c.num_attention_heads != 0)
+    throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
+}
+
 /// Class defaults of the vision towers.
 const std::vector<VisionConfig>& vision_defaults() {
   static const std::vector<VisionConfig> known = {
@@ -148,24 +168,11 @@ VisionConfig read_vision(const Section& s, const std::string& usual) {
     if (swiglu) throw CheckpointError(s.where() + ".use_swiglu_ffn", "true is not supported");
   }
   s.read("qkv_bias", c.qkv_bias);
-  s.read("hidden_size", c.hidden_size);
-  s.read("intermediate_size", c.intermediate_size);
-  s.read("num_hidden_layers", c.num_hidden_layers);
-  s.read("num_attention_heads", c.num_attention_heads);
   s.read("image_size", c.image_size);
   s.read("patch_size", c.patch_size);
-  s.read("layer_norm_eps", c.layer_norm_eps);
-  s.positive("layer_norm_eps", c.layer_norm_eps);
-  s.read("hidden_act", c.hidden_act);
-  s.known("hidden_act", c.hidden_act, kActivations);
-  s.positive("hidden_size", c.hidden_size);
-  s.positive("intermediate_size", c.intermediate_size);
-  s.positive("num_hidden_layers", c.num_hidden_layers, kMostLayers);
-  s.positive("num_attention_heads", c.num_attention_heads);
+  read_transformer(s, c);
   s.positive("image_size", c.image_size, kLargestPicture);
   s.positive("patch_size", c.patch_size, c.image_size);
-  if (c.hidden_size % c.num_attention_heads != 0)
-    throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
   return c;
 }
 
@@ -236,53 +243,26 @@ DecoderConfig read_decoder(const Section& s, const std::string& usual, bool name
 }
 
 void read_text_tower(const Section& s, TextTowerConfig& c) {
-  s.read("hidden_size", c.hidden_size);
-  s.read("intermediate_size", c.intermediate_size);
-  s.read("num_hidden_layers", c.num_hidden_layers);
-  s.read("num_attention_heads", c.num_attention_heads);
+  read_transformer(s, c);
   s.read("max_position_embeddings", c.max_position_embeddings);
   s.read("vocab_size", c.vocab_size);
-  s.read("layer_norm_eps", c.layer_norm_eps);
-  s.positive("layer_norm_eps", c.layer_norm_eps);
-  s.read("hidden_act", c.hidden_act);
   s.read("bos_token_id", c.bos_token_id);
   s.read("eos_token_id", c.eos_token_id);
   s.read("pad_token_id", c.pad_token_id);
-  s.positive("intermediate_size", c.intermediate_size);
   s.positive("vocab_size", c.vocab_size);
-  s.known("hidden_act", c.hidden_act, kActivations);
-  s.positive("hidden_size", c.hidden_size);
-  s.positive("num_attention_heads", c.num_attention_heads);
-  s.positive("num_hidden_layers", c.num_hidden_layers, kMostLayers);
   s.positive("max_position_embeddings", c.max_position_embeddings);
-  if (c.hidden_size % c.num_attention_heads != 0)
-    throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
 }
 
 QFormerConfig read_qformer(const Section& s) {
   QFormerConfig c;
+  read_transformer(s, c);
   s.read("vocab_size", c.vocab_size);
-  s.read("hidden_size", c.hidden_size);
-  s.read("num_hidden_layers", c.num_hidden_layers);
-  s.read("num_attention_heads", c.num_attention_heads);
-  s.read("intermediate_size", c.intermediate_size);
-  s.read("hidden_act", c.hidden_act);
-  s.read("layer_norm_eps", c.layer_norm_eps);
   s.read("max_position_embeddings", c.max_position_embeddings);
   s.read("cross_attention_frequency", c.cross_attention_frequency);
   s.read("encoder_hidden_size", c.encoder_hidden_size);
-  s.known("hidden_act", c.hidden_act, kActivations);
-  for (const auto& [key, value] : {std::pair{"vocab_size", c.vocab_size},
-                                   {"hidden_size", c.hidden_size},
-                                   {"num_attention_heads", c.num_attention_heads},
-                                   {"intermediate_size", c.intermediate_size},
-                                   {"max_position_embeddings", c.max_position_embeddings},
-                                   {"cross_attention_frequency", c.cross_attention_frequency}})
-    s.positive(key, value);
-  s.positive("num_hidden_layers", c.num_hidden_layers, kMostLayers);
-  s.positive("layer_norm_eps", c.layer_norm_eps);
-  if (c.hidden_size % c.num_attention_heads != 0)
-    throw CheckpointError(s.where(), "hidden_size is no multiple of num_attention_heads");
+  s.positive("vocab_size", c.vocab_size);
+  s.positive("max_position_embeddings", c.max_position_embeddings);
+  s.positive("cross_attention_frequency", c.cross_attention_frequency);
   return c;
 }
 
@@ -437,11 +417,11 @@ void set_dtype(json& section, const std::string& dtype) {
     if (value.is_object()) set_dtype(value, dtype);
 }
 
-std::string with_dtype(const std::string& source, const std::string& dtype) {
+json with_dtype(const std::string& source, const std::string& dtype) {
   json out = json::parse(source);
   if (!out.contains("dtype")) out["torch_dtype"] = dtype;
   set_dtype(out, dtype);
-  return out.dump(2) + "\n";
+  return out;
 }
 
 }  // namespace
@@ -565,7 +545,7 @@ ClipConfig read_clip_config(const std::filesystem::path& folder) {
 
 std::string mllm_config_json(const MllmConfig& c, const std::string& dtype) {
   if (!c.source.empty()) {
-    json out = json::parse(with_dtype(c.source, dtype));
+    json out = with_dtype(c.source, dtype);
     if (!c.prompt_template.empty()) out["prompt_template"] = c.prompt_template;
     return out.dump(2) + "\n";
   }
@@ -603,7 +583,7 @@ std::string mllm_config_json(const MllmConfig& c, const std::string& dtype) {
 }
 
 std::string clip_config_json(const ClipConfig& c, const std::string& dtype) {
-  if (!c.source.empty()) return with_dtype(c.source, dtype);
+  if (!c.source.empty()) return with_dtype(c.source, dtype).dump(2) + "\n";
   const TextTowerConfig& t = c.text;
   json vision = vision_json(c.vision);
   vision["projection_dim"] = c.projection_dim;

@@ -4,39 +4,14 @@
 
 #include "core/log.hpp"
 #include "core/progress.hpp"
-#include "core/random.hpp"
 #include "core/system.hpp"
 #include "mcit/errors.hpp"
 #include "model/safetensors.hpp"
 #include "train/optimizer.hpp"
+#include "train/pretrain_parts.hpp"
 
 namespace mcit {
 namespace {
-
-/// Draws normal tensors from our own generator: the same weights on every platform.
-class Initialiser {
- public:
-  explicit Initialiser(std::uint64_t seed) : seed_(seed) {}
-  Tensor normal(const std::string& name, const std::vector<std::int64_t>& shape, double deviation) const {
-    Tensor out = at::empty(shape, at::kFloat);
-    Rng rng(derive(seed_, {"init", std::string_view(name)}));
-    float* p = out.data_ptr<float>();
-    for (std::int64_t i = 0; i < out.numel(); ++i) p[i] = static_cast<float>(deviation * rng.normal());
-    return out;
-  }
-  void linear(StateDict& out, const std::string& name, std::int64_t rows, std::int64_t columns, double gain,
-              bool bias) const {
-    out[name + ".weight"] = normal(name, {rows, columns}, gain / std::sqrt(static_cast<double>(columns)));
-    if (bias) out[name + ".bias"] = at::zeros({rows});
-  }
-  static void norm(StateDict& out, const std::string& name, std::int64_t width, bool bias) {
-    out[name + ".weight"] = at::ones({width});
-    if (bias) out[name + ".bias"] = at::zeros({width});
-  }
-
- private:
-  std::uint64_t seed_;
-};
 
 /// Row and column of each patch as sines and cosines of falling frequency (MAE's fixed positions); class
 /// token zero.
@@ -96,25 +71,6 @@ void split_parameters(const Parameters& all, Parameters& matrices, Parameters& r
   for (const Parameter& p : all) (is_block_matrix(p) ? matrices : rest).push_back({p.name, p.value, "base"});
 }
 
-StateDict prefixed(const std::string& prefix, const StateDict& state) {
-  StateDict out;
-  for (const auto& [name, tensor] : state) out[prefix + name] = tensor;
-  return out;
-}
-
-StateDict stripped(const std::string& prefix, const StateDict& state) {
-  StateDict out;
-  for (const auto& [name, tensor] : state)
-    if (name.starts_with(prefix)) out[name.substr(prefix.size())] = tensor;
-  return out;
-}
-
-/// Like schedule_factor(), but the first step already moves.
-double factor_at(const std::string& decay, std::int64_t step, std::int64_t warmup, std::int64_t total) {
-  return step < warmup ? static_cast<double>(step + 1) / static_cast<double>(warmup)
-                       : schedule_factor(decay, step, warmup, total);
-}
-
 /// Mean of every `window` values, for curves that fit in a file's metadata.
 void add_to_curve(std::vector<double>& curve, double& sum, std::int64_t step, std::int64_t window,
                   double value) {
@@ -124,12 +80,6 @@ void add_to_curve(std::vector<double>& curve, double& sum, std::int64_t step, st
     sum = 0.0;
   }
 }
-
-struct LanguageBatch {
-  Batch batch;
-  Tensor pixels;         ///< [pictures, 3, S, S]
-  Tensor patch_targets;  ///< [pictures * patches]
-};
 
 /// Losses that live in training alone: what each patch of a picture shows and where it lies.
 class PatchTasks {
@@ -179,33 +129,13 @@ class PatchTasks {
   Tensor words_;  ///< [labels, 2]
 };
 
-LanguageBatch draw_batch(const PretrainSource& source, std::int64_t step, std::int64_t size) {
-  LanguageBatch out;
-  std::vector<Tensor> pixels;
-  std::vector<std::int64_t> patches;
-  for (std::int64_t i = 0; i < size; ++i) {
-    PretrainSample sample = source(static_cast<std::uint64_t>(step * size + i));
-    if (sample.pixels.defined()) {
-      pixels.push_back(sample.pixels);
-      patches.insert(patches.end(), sample.patches.begin(), sample.patches.end());
-    }
-    out.batch.examples.push_back(std::make_shared<const Example>(std::move(sample.example)));
-  }
-  if (!pixels.empty()) out.pixels = at::stack(pixels);
-  if (!patches.empty()) out.patch_targets = at::tensor(patches, at::kLong);
-  return out;
-}
-
 }  // namespace
 
 StateDict initial_llava(const MllmConfig& c, std::uint64_t seed) {
   const Initialiser init(seed);
   StateDict out;
   initial_vision(out, init, "vision_tower.vision_model.", c.vision);
-  init.linear(out, "multi_modal_projector.linear_1", c.text.hidden_size, c.vision.hidden_size, 1.0,
-              c.projector_bias);
-  init.linear(out, "multi_modal_projector.linear_2", c.text.hidden_size, c.text.hidden_size, 1.0,
-              c.projector_bias);
+  init.connector(out, c);
   const DecoderConfig& t = c.text;
   const std::int64_t d = t.hidden_size, f = t.intermediate_size, q = t.num_attention_heads * t.head_dim,
                      kv = t.num_key_value_heads * t.head_dim;

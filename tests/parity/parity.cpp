@@ -254,13 +254,12 @@ class Generative {
   /// Pictures' features come from the tower as it is, nothing is stored.
   void install(Mllm& model) {
     if (!model.config().sees()) return;
-    model.set_images(
-        {[&](const std::string& path) {
-           const at::NoGradGuard no_grad;
-           return model.vision_features(pixels(path));
-         },
-         [&](const std::string& path) { return open_.preprocessor.load(path); },
-         [&](const std::string& path) { return open_.preprocessor.shape(read_picture_size(path)); }});
+    model.set_images({[&](const std::string& path) {
+                        const at::NoGradGuard no_grad;
+                        return model.vision_features(pixels(path));
+                      },
+                      [&](const std::string& path) { return open_.preprocessor.load(path); },
+                      [&](const std::string& path) { return open_.preprocessor.shape_of(path); }});
   }
 
   Tensor pixels(const std::string& path) const { return open_.preprocessor.load(path).to(f_.dtype); }
