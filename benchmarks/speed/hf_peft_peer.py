@@ -24,7 +24,8 @@ Adapter files (--dump, --adapter-in): `<module>.lora_A.weight` [rank, in] and `<
 each decoder linear, expert e of an expert mixture in rows (columns) e rank/experts …, plus `<module>.router.weight`
 [experts, in]; and the projector's tensors. Modules are named as in the folder's safetensors.
 
-The report is one JSON object. Times are process CPU seconds, meant for one thread.
+The report is one JSON object. Times are process CPU seconds, meant for one thread; on a GPU (--device cuda) they are
+seconds on the wall with its queue empty at both ends.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--eval-samples", type=int, default=16, help="0 skips the evaluation")
     parser.add_argument("--max-new", type=int, default=16, help="tokens to generate at most")
     parser.add_argument("--fixed-len", action="store_true", help="forbid EOS: always --max-new tokens")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the frozen weights")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--adapter-in", type=Path, help="initial adapter")
@@ -112,6 +115,13 @@ class Phases:
 
     def report(self) -> dict[str, float]:
         return {name: round(value, 4) for name, value in self.seconds.items()}
+
+
+def seconds_spent(device: str) -> float:
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def peak_rss_mb() -> float:
@@ -168,7 +178,8 @@ class Peer:
         self.args, self.preset, self.phases = args, PRESETS[args.preset], Phases()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
         self.processor = CLIPImageProcessorPil.from_pretrained(args.model)
-        self.core = transformers.LlavaForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
+        self.core = transformers.LlavaForConditionalGeneration.from_pretrained(
+            args.model, dtype=getattr(torch, args.dtype), device_map=None if args.device == "cpu" else args.device)
         self.image_tokens = self.core.config.image_seq_length
         self.features: Tensors = {}
         self.core.requires_grad_(False)
@@ -201,6 +212,7 @@ class Peer:
             parent, leaf = name.rsplit(".", 1)
             base = self.core.get_submodule(name)
             mixture = kind(base, args.rank, args.experts, args.alpha, self.preset["dropout"])
+            mixture = mixture.to(base.weight.device, base.weight.dtype)
             setattr(self.core.get_submodule(parent), leaf, mixture)
         return self.core
 
@@ -274,7 +286,8 @@ class Peer:
         }
         if rows[0][1]:
             batch["labels"] = torch.tensor([padded(labels, NO_LABEL) for _, labels, _ in rows])
-        return batch
+        batch["pixel_values"] = batch["pixel_values"].to(getattr(torch, self.args.dtype))
+        return {name: tensor.to(self.args.device) for name, tensor in batch.items()}
 
     def training_batch(self, records: list[dict], step: int) -> Tensors:
         rows = []
@@ -291,7 +304,8 @@ class Peer:
         layer = self.core.config.vision_feature_layer
         features = {}
         for picture in sorted(pictures):
-            states = tower(self.pixels(picture)[None], output_hidden_states=True).hidden_states
+            pixels = self.pixels(picture)[None].to(self.args.device, getattr(torch, self.args.dtype))
+            states = tower(pixels, output_hidden_states=True).hidden_states
             features[picture] = states[layer][0].clone()
         self.features = features
         tower.forward = lambda kept, **_: BaseModelOutputWithPooling(last_hidden_state=kept, hidden_states=(kept,) * 3)
@@ -319,7 +333,7 @@ def train(peer: Peer, records: list[dict]) -> dict[str, Any]:
         if step == args.warmup:
             phases.seconds.clear()
             tokens = 0
-        begin = time.process_time()
+        begin = seconds_spent(args.device)
         with phases("data"):
             batch = peer.training_batch(records, step)
         tokens += int(batch["attention_mask"].sum())
@@ -333,7 +347,7 @@ def train(peer: Peer, records: list[dict]) -> dict[str, Any]:
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
         losses.append(float(loss.detach()))
-        step_s.append(time.process_time() - begin)
+        step_s.append(seconds_spent(args.device) - begin)
         if args.dump and step < DUMPED_BATCHES:
             save_file(batch, args.dump / f"batch_{step}.safetensors")
     timed = step_s[args.warmup :]
@@ -363,7 +377,7 @@ def evaluate(peer: Peer, records: list[dict]) -> dict[str, Any]:
         settings["min_new_tokens"] = args.max_new
     phases.seconds.clear()
     outputs: dict[str, list[int]] = {}
-    begin = time.process_time()
+    begin = seconds_spent(args.device)
     for first in range(0, len(records), preset["eval_batch"]):
         part = records[first : first + preset["eval_batch"]]
         rows = [(*peer.encode(record["text"]), peer.vision_input(record["image"])) for record in part]
@@ -373,7 +387,7 @@ def evaluate(peer: Peer, records: list[dict]) -> dict[str, Any]:
         for record, ids in zip(part, generated, strict=True):
             outputs[record["question_id"]] = ids[: ids.index(eos) + 1] if eos in ids else ids
             peer.tokenizer.decode(outputs[record["question_id"]], skip_special_tokens=True)
-    seconds = time.process_time() - begin
+    seconds = seconds_spent(args.device) - begin
     return {
         "samples": len(records), "seconds": round(seconds, 4), "samples_per_s_cpu": len(records) / seconds,
         "new_tokens": sum(map(len, outputs.values())), "phases_s": phases.report(), "outputs": outputs,
@@ -386,9 +400,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    begin = time.process_time()
+    begin = time.perf_counter()
     peer = Peer(args)
-    load_s = time.process_time() - begin
+    load_s = time.perf_counter() - begin
     if args.dump:
         args.dump.mkdir(parents=True, exist_ok=True)
         save_file(peer.adapter_tensors(), args.dump / "adapter_init.safetensors")
@@ -408,6 +422,9 @@ def main() -> None:
     if test:
         report["eval"] = evaluate(peer, test)
     report["peak_rss_mb"] = round(peak_rss_mb(), 1)
+    if args.device != "cpu":
+        report["gpu"] = torch.cuda.get_device_name()
+        report["gpu_peak_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     report["gemm_gflops"] = round(gemm_gflops(), 1)
     if args.dump:
         (args.dump / "losses.json").write_text(json.dumps(report["train"]["losses"]))

@@ -57,6 +57,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--unique-images", type=int, default=0, help="pictures to share out; 0 = one per record")
     parser.add_argument("--q-words", type=int, nargs=2, default=(8, 36), metavar=("MIN", "MAX"))
     parser.add_argument("--a-words", type=int, nargs=2, default=(1, 6), metavar=("MIN", "MAX"))
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--device", default="cpu", help="where the random weights are drawn; other devices, other bits")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -101,7 +103,10 @@ def write_model(args: argparse.Namespace, vocabulary: dict[str, int], folder: Pa
         image_token_id=vocabulary[IMAGE], vision_feature_layer=-2, vision_feature_select_strategy="default",
         image_seq_length=(args.image // args.patch) ** 2, projector_hidden_act="gelu", tie_word_embeddings=False,
     )
-    model = transformers.LlavaForConditionalGeneration(config)
+    with torch.device(args.device):
+        torch.set_default_dtype(getattr(torch, args.dtype))
+        model = transformers.LlavaForConditionalGeneration(config)
+        torch.set_default_dtype(torch.float32)
     model.generation_config.eos_token_id = special["eos"]
     model.generation_config.pad_token_id = special["pad"]
     model.save_pretrained(folder)

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -27,13 +28,22 @@ namespace mcit {
 namespace {
 
 struct Flags {
-  std::string model, data, strategy = "lora", adapter_in, vision_cache = "warm", report;
+  std::string model, data, strategy = "lora", adapter_in, vision_cache = "warm", report, device = "cpu",
+                           dtype = "auto";
   std::vector<std::string> sets;
   std::int64_t steps = 6, warmup = 2, batch = 4, rank = 16, experts = 8, eval_samples = 16, eval_batch = 8,
                max_new = 16, threads = 1, tasks = 1;
   double alpha = 32.0, lr = 2e-4, projector_lr = 2e-5;
   bool fixed_len = false;
 };
+
+/// What a step costs: processor time where the processor computes, else time on the wall with the GPU's queue
+/// empty, so that neighbours on shared cores are not measured and a GPU's work is.
+double seconds_spent(const Mllm& model) {
+  if (model.device().is_cpu()) return cpu_seconds();
+  finish_work(model.device());
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 class Idle final : public Strategy {
  public:
@@ -168,12 +178,12 @@ Json train(const Flags& flags, OpenModel& open, HookRunner& hooks, Pictures& pic
   const auto before = hooks.costs();
   open.model->set_training(true);
   for (std::int64_t step = 0; step < task.steps; ++step) {
-    const double begin = cpu_seconds();
+    const double begin = seconds_spent(*open.model);
     const StepResult result =
         train_step(task, step, *open.model, hooks, optimizer, batch_of, options, [](const Batch&, double) {});
     losses.push_back(result.loss);
     if (step < flags.warmup) continue;
-    seconds.push_back(cpu_seconds() - begin);
+    seconds.push_back(seconds_spent(*open.model) - begin);
     tokens += result.tokens;
   }
   open.model->set_training(false);
@@ -204,7 +214,7 @@ Json evaluate(const Flags& flags, const OpenModel& open, const Encoder& encoder,
   const at::NoGradGuard no_grad;
   Json outputs = Json::object();
   std::int64_t made = 0;
-  const double begin = cpu_seconds();
+  const double begin = seconds_spent(*open.model);
   for (std::size_t at = 0; at < records.size(); at += static_cast<std::size_t>(flags.eval_batch)) {
     Batch batch;
     RouteContext& route = open.model->route();
@@ -228,7 +238,7 @@ Json evaluate(const Flags& flags, const OpenModel& open, const Encoder& encoder,
       outputs[batch.examples[i]->id] = answers[i];
     }
   }
-  const double seconds = cpu_seconds() - begin;
+  const double seconds = seconds_spent(*open.model) - begin;
   return {{"samples", records.size()},
           {"seconds", seconds},
           {"samples_per_s_cpu", static_cast<double>(records.size()) / seconds},
@@ -320,7 +330,10 @@ double hooks_ms(OpenModel& open) {
 
 void bench_step(const Flags& flags) {
   set_threads(flags.threads);
-  OpenModel open = open_model(flags.model, at::kCPU, true);
+  const Stopwatch loading;
+  OpenModel open = open_model(flags.model, open_device(flags.device), true, {},
+                              flags.dtype == "auto" ? std::nullopt : std::optional(dtype_named(flags.dtype)));
+  const double load_s = loading.seconds(), loaded_mb = peak_rss_mb();
   const Encoder encoder = make_encoder(open, "vicuna_v1");
   const std::vector<ExamplePtr> training = encode(encoder, flags, RecordKind::train);
   std::vector<ExamplePtr> test = encode(encoder, flags, RecordKind::test);
@@ -353,7 +366,11 @@ void bench_step(const Flags& flags) {
     pictures.prepare(test);
   }
   enter_last_task(flags, open, hooks, pictures, training);
-  Json report = {{"engine", build_info()}};
+  Json report = {{"engine", build_info()},
+                 {"device", open.model->device().str()},
+                 {"dtype", at::toString(open.model->dtype())},
+                 {"load_s", load_s},
+                 {"load_peak_rss_mb", loaded_mb}};
   report["train"] = train(flags, open, hooks, pictures, training);
   if (flags.tasks > 1 && !test.empty())
     report["tasks"] = evaluate_mixed(flags, open, encoder, pictures, test, hooks);
@@ -362,6 +379,7 @@ void bench_step(const Flags& flags) {
   });
   if (!test.empty()) report["eval"] = evaluate(flags, open, encoder, pictures, test);
   report["peak_rss_mb"] = peak_rss_mb();
+  if (!open.model->device().is_cpu()) report["gpu_peak_mb"] = peak_device_mb(open.model->device());
   report["gemm_gflops"] = gemm_gflops();
   report["hooks_ms"] = hooks_ms(open);
   const std::string text = dump_json(report, 1) + "\n";
@@ -424,6 +442,12 @@ void add_bench_step(CLI::App& app) {
   count("--eval-batch", flags->eval_batch, "Records answered together");
   count("--max-new", flags->max_new, "Longest answer");
   command->add_flag("--fixed-len", flags->fixed_len, "Never end an answer early");
+  command->add_option("--device", flags->device, "cpu, cuda or cuda:N")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command->add_option("--dtype", flags->dtype, "Of the weights; auto: float32 on the CPU, as stored on CUDA")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
   count("--threads", flags->threads, "Threads, 0 for all cores");
   command->add_option("--report", flags->report, "JSON file [standard output]")->type_name("FILE");
   command->footer("benchmarks/speed/README.md describes the report and what makes a comparison fair.");

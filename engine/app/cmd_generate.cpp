@@ -28,7 +28,7 @@ void generate(const Flags& flags) {
   Tensor pixels, features;
   if (!flags.image.empty()) {
     pixels = open.preprocessor.load(flags.image);
-    features = model.vision_features(pixels.to(model.device(), model.dtype()));
+    features = model.vision_features(pixels);
     model.set_images({[&](const std::string&) { return features.to(at::kCPU, at::kFloat); },
                       {},
                       [&](const std::string& path) { return open.preprocessor.shape_of(path); }});

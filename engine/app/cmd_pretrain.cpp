@@ -222,7 +222,7 @@ std::string preprocessor_json(std::int64_t side) {
 }
 
 struct Flags {
-  std::string config, out, measure;
+  std::string config, out, measure, device = "cpu";
   std::vector<std::string> sets;
   bool json = false;
 };
@@ -241,7 +241,7 @@ void measure(const Flags& flags, Settings s) {
   s.evaluate = std::max<std::int64_t>(s.evaluate, 1);
   const mini::Pack pack(share_dir() / "mini" / "pack");
   const mini::Mixture mixture(pack, s.mixture);
-  OpenModel open = open_model(find_model(flags.measure), at::kCPU, false);
+  OpenModel open = open_model(find_model(flags.measure), open_device(flags.device), false);
   const Encoder encoder = make_encoder(open, "");
   print_scores(
       evaluate_kinds(*open.model, mixture, Source(mixture, encoder, open.preprocessor, s), encoder, s),
@@ -259,7 +259,7 @@ void align(const Flags& flags, const Settings& s) {
   config.prompt_template = "plain";  // as the mixture's questions are
   StateDict tensors = read_mllm_tensors(base, config);
   add_initial_connector(tensors, config, s.align.seed);
-  Weights weights(std::move(tensors), at::kCPU, at::kFloat);
+  Weights weights(std::move(tensors), open_device(flags.device), at::kFloat);
   OpenModel open{base,
                  std::make_unique<Mllm>(config, weights),
                  Tokenizer::from_file(base / "tokenizer.json"),
@@ -299,6 +299,9 @@ void pretrain(const Flags& flags) {
   s.out = flags.out;
   set_threads(s.threads);
   if (!s.base.empty()) return align(flags, s);
+  if (flags.device != "cpu")
+    throw ConfigError("--device", "'" + flags.device + "' is for a connector alone",
+                      "a model from nothing learns on the CPU");
   const std::filesystem::path assets = share_dir() / "mini";
   const mini::Pack pack(assets / "pack");
   const mini::Mixture mixture(pack, s.mixture);
@@ -400,6 +403,11 @@ void add_pretrain(CLI::App& app) {
       ->add_option("--measure", flags->measure,
                    "Train nothing: only measure this model on the mixture's kinds")
       ->type_name("DIR|NAME");
+  command
+      ->add_option("--device", flags->device,
+                   "cpu, cuda or cuda:N: where a connector learns, or --measure runs")
+      ->type_name("NAME")
+      ->capture_default_str();
   command->add_flag("--json", flags->json, "The table of scores as JSON");
   command->footer(
       "Examples:\n  mcit pretrain configs/pretrain/mini.toml --out base\n"

@@ -284,9 +284,7 @@ PictureStores install_features(OpenModel& open, std::uint64_t memory_budget, int
     out.tower = std::make_unique<FeatureStore>(
         feature_options(model.tower_hash(), open.preprocessor, model, memory_budget, threads,
                         model.feature_shape()),
-        load, [&model](const Tensor& pixels) {
-          return model.vision_features(pixels.to(model.device(), model.dtype())).to(at::kFloat);
-        });
+        load, [&model](const Tensor& pixels) { return model.vision_features(pixels).to(at::kFloat); });
     model.set_images({[raw = out.tower.get()](const std::string& path) { return raw->get(path); }, load,
                       [preprocessor = open.preprocessor](const std::string& path) {
                         return preprocessor.shape_of(path);

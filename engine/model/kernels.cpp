@@ -208,6 +208,7 @@ void project_down(const Tensor& x, std::vector<Slot>& slots, const RouteContext&
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   if (plain(x) && plain(weight)) return RmsNorm::apply(x, weight, eps);
+  if (x.is_cuda()) return at::rms_norm(x, weight.sizes(), weight, eps);  // one kernel, statistics in float32
   const Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
   return weight * (wide * at::rsqrt(wide.pow(2).mean(-1, true) + eps)).to(x.scalar_type());
 }

@@ -310,7 +310,7 @@ Tensor Mllm::input_embeddings(const Batch& batch) {
 
 Tensor Mllm::vision_features(const Tensor& pixels, const Prompts& prompts) const {
   if (!vision_) throw Error("model", "reads text alone");
-  Tensor hidden = vision_hidden(pixels, prompts);
+  Tensor hidden = vision_hidden(pixels.to(device_, dtype_), prompts);
   if (names_.vision_normed) hidden = vision_->normed(hidden);
   return config_.vision_feature_select == "full" ? hidden : hidden.narrow(1, 1, hidden.size(1) - 1);
 }

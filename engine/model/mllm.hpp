@@ -81,7 +81,8 @@ class Mllm final : public Model {
 
   /// Like forward(), with the pictures' features given in batch order: [tiles, n, D].
   Forward forward_with(const Batch& batch, const Tensor& features);
-  /// Features of tiles before the connector. [B, 3, S, S] -> [B, n, D]; on the graph in grad mode.
+  /// Features of tiles before the connector. [B, 3, S, S] of any device and type -> [B, n, D] of the model's;
+  /// on the graph in grad mode.
   Tensor vision_features(const Tensor& pixels, const Prompts& prompts = {}) const;
   /// What the decoder reads of pictures: features through the connector. [tiles, n, D] -> [rows, d]
   Tensor visual_tokens(const Tensor& features, const std::vector<Picture>& pictures) {

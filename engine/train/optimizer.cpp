@@ -33,8 +33,11 @@ void restore(const StateDict& state, const std::string& name, Tensor& target) {
 AdamW::AdamW(Parameters parameters, AdamWOptions options)
     : parameters_(trainable(std::move(parameters))), options_(options) {
   for (const Parameter& p : parameters_) {
-    exp_avg_.push_back(at::zeros_like(p.value.detach()));
-    exp_avg_sq_.push_back(at::zeros_like(p.value.detach()));
+    const Tensor value = p.value.detach();
+    const bool narrow = value.scalar_type() == at::kBFloat16 || value.scalar_type() == at::kHalf;
+    master_.push_back(narrow ? value.to(at::kFloat) : Tensor());
+    exp_avg_.push_back(at::zeros_like(narrow ? master_.back() : value));
+    exp_avg_sq_.push_back(at::zeros_like(exp_avg_.back()));
     steps_.push_back(at::zeros({}, at::TensorOptions(at::kFloat).device(p.value.device())));
   }
 }
@@ -46,8 +49,10 @@ void AdamW::step(const std::map<std::string, double>& learning_rate) {
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
       const Parameter& p = parameters_[i];
       if (p.group != group || !p.value.grad().defined()) continue;
-      values.push_back(p.value.detach());
-      grads.push_back(p.value.grad());
+      const Tensor value = p.value.detach(), &master = master_[i];
+      if (master.defined()) master.add_(value.to(at::kFloat) - master.to(value.scalar_type()).to(at::kFloat));
+      values.push_back(master.defined() ? master : value);
+      grads.push_back(master.defined() ? p.value.grad().to(at::kFloat) : p.value.grad());
       m.push_back(exp_avg_[i]);
       v.push_back(exp_avg_sq_[i]);
       steps.push_back(steps_[i]);
@@ -56,6 +61,9 @@ void AdamW::step(const std::map<std::string, double>& learning_rate) {
     at::_foreach_add_(steps, 1);
     at::_fused_adamw_(values, grads, m, v, {}, steps, rate, options_.beta1, options_.beta2,
                       options_.weight_decay, options_.eps, false, false);
+    for (std::size_t i = 0; i < parameters_.size(); ++i)
+      if (master_[i].defined() && parameters_[i].group == group)
+        parameters_[i].value.detach().copy_(master_[i]);
   }
 }
 
@@ -67,6 +75,7 @@ StateDict AdamW::state() const {
     out[parameters_[i].name + ".exp_avg"] = exp_avg_[i];
     out[parameters_[i].name + ".exp_avg_sq"] = exp_avg_sq_[i];
     out[parameters_[i].name + ".step"] = steps_[i];
+    if (master_[i].defined()) out[parameters_[i].name + ".master"] = master_[i];
   }
   return out;
 }
@@ -76,6 +85,7 @@ void AdamW::load_state(const StateDict& state) {
     restore(state, parameters_[i].name + ".exp_avg", exp_avg_[i]);
     restore(state, parameters_[i].name + ".exp_avg_sq", exp_avg_sq_[i]);
     restore(state, parameters_[i].name + ".step", steps_[i]);
+    if (master_[i].defined()) restore(state, parameters_[i].name + ".master", master_[i]);
   }
 }
 

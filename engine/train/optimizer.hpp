@@ -17,7 +17,9 @@ struct AdamWOptions {
   double weight_decay = 0.0;
 };
 
-/// AdamW (Loshchilov and Hutter 2019), one fused pass per learning-rate group.
+/// AdamW (Loshchilov and Hutter 2019), one fused pass per learning-rate group. Moments are float32 at least.
+/// A parameter in bfloat16 or float16 is the rounding of a float32 master, so that updates below its
+/// resolution add up; what others do to the parameter between steps is done to the master as well.
 class AdamW {
  public:
   /// Holds the parameters that require a gradient; moments start at zero.
@@ -29,7 +31,8 @@ class AdamW {
   void zero_grad();
 
   const Parameters& parameters() const { return parameters_; }
-  /// "<name>.exp_avg", "<name>.exp_avg_sq", "<name>.step" of every parameter.
+  /// "<name>.exp_avg", "<name>.exp_avg_sq", "<name>.step" of every parameter, "<name>.master" where there is
+  /// one.
   StateDict state() const;
   /// @throws CheckpointError when a moment is missing or has another shape.
   void load_state(const StateDict& state);
@@ -37,7 +40,7 @@ class AdamW {
  private:
   Parameters parameters_;
   AdamWOptions options_;
-  std::vector<Tensor> exp_avg_, exp_avg_sq_, steps_;
+  std::vector<Tensor> master_, exp_avg_, exp_avg_sq_, steps_;
 };
 
 struct MuonOptions {

@@ -37,7 +37,8 @@ class Report {
       text << "shape " << ours.sizes() << ", not " << theirs.sizes();
       line(name, false, text.str());
     }
-    within(name, (ours.to(at::kDouble) - theirs.to(at::kDouble)).abs().max().item<double>(), tolerance);
+    within(name, (ours.to(at::kCPU, at::kDouble) - theirs.to(at::kCPU, at::kDouble)).abs().max().item<double>(),
+           tolerance);
   }
   void equal(const std::string& name, bool holds, const std::string& what = "equal") {
     line(name, holds, holds ? what : "differs");
@@ -88,6 +89,8 @@ struct Fixture {
   StateDict tensors;
   double atol;
   at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  at::TensorOptions options() const { return at::TensorOptions(dtype).device(device); }
 };
 
 Ids ids_of(const Tensor& tensor) {
@@ -115,13 +118,13 @@ void check_tokenizers(const Fixture& f, Report& report) {
 
 /// Puts the fixture's adapter on sites; returns its tensors by their keys in the adapter's file.
 Parameters attach(const PeftFolder& adapter, const std::vector<Site*>& sites,
-                  const std::map<std::string, Tensor>& tensors, at::ScalarType dtype) {
+                  const std::map<std::string, Tensor>& tensors, const at::TensorOptions& options) {
   Parameters out;
   for (const PeftFolder::Lora& lora : adapter.loras) {
     const auto site =
         std::find_if(sites.begin(), sites.end(), [&](const Site* one) { return one->name() == lora.module; });
     if (site == sites.end()) throw CheckpointError(lora.down_key, "belongs to no linear layer of the model");
-    const Tensor down = lora.down.to(dtype).clone(), up = lora.up.to(dtype).clone();
+    const Tensor down = lora.down.to(options).clone(), up = lora.up.to(options).clone();
     (*site)->attach("lora", std::make_shared<PlainLora>(down, up, lora.scale));
     out.push_back({lora.down_key, down});
     out.push_back({lora.up_key, up});
@@ -154,7 +157,7 @@ void check_training(const Fixture& f, Report& report, Parameters trained,
       for (const Parameter& p : trained) {
         const Tensor theirs = f.at("lora.grad." + p.name);
         const double scale = std::max(1.0, theirs.abs().max().item<double>());
-        worst = std::max(worst, (p.value.grad() - theirs).abs().max().item<double>() / scale);
+        worst = std::max(worst, (p.value.grad().cpu() - theirs).abs().max().item<double>() / scale);
       }
       report.within("LoRA gradients of " + std::to_string(trained.size()) + " tensors", worst, 1e-4);
     }
@@ -166,16 +169,16 @@ void check_training(const Fixture& f, Report& report, Parameters trained,
 // ---- CLIP and SigLIP --------------------------------------------------------------------------------------
 
 void check_towers(const Fixture& f, Report& report) {
-  const OpenClip open = open_clip(f.checkpoint, f.checkpoint, at::kCPU, false);
+  const OpenClip open = open_clip(f.checkpoint, f.checkpoint, f.device, false, f.dtype);
   Clip& clip = *open.clip;
-  const Tensor pixels = f.at("input.pixel_values");
+  const Tensor raw = f.at("input.pixel_values"), pixels = raw.to(f.options());
   std::vector<Ids> texts;
   {
     const at::NoGradGuard no_grad;
     for (std::int64_t i = 0; i < 2; ++i)
       report.equal(
           "pixel_values of image_" + std::string(1, static_cast<char>('a' + i)),
-          at::equal(open.preprocessor.load(f.picture(i == 0 ? "image_a.png" : "image_b.png"))[0], pixels[i]));
+          at::equal(open.preprocessor.load(f.picture(i == 0 ? "image_a.png" : "image_b.png"))[0], raw[i]));
     const Tokenizer tokenizer = Tokenizer::from_file(f.checkpoint / "tokenizer.json");
     const Json& samples = f.json.at("samples");
     for (const Json& text : samples.at("texts")) texts.push_back(tokenizer.encode(text.get<std::string>()));
@@ -196,7 +199,7 @@ void check_towers(const Fixture& f, Report& report) {
   clip.each_site([&](Site& site) { sites.push_back(&site); });
   MllmConfig plain;
   plain.family = Family::text;  // names stay as they are
-  Parameters trained = attach(read_peft(f.folder / "adapter", plain), sites, clip.tensors(), at::kFloat);
+  Parameters trained = attach(read_peft(f.folder / "adapter", plain), sites, clip.tensors(), f.options());
   const auto forward = [&] { return clip.scores(clip.embed_images(pixels), clip.embed_texts(texts)); };
   {
     const at::NoGradGuard no_grad;
@@ -206,10 +209,10 @@ void check_towers(const Fixture& f, Report& report) {
   check_training(f, report, std::move(trained), [&] {
     const Tensor logits = forward();
     if (sigmoid) {
-      const Tensor signs = 2 * at::eye(logits.size(0)) - 1;
+      const Tensor signs = 2 * at::eye(logits.size(0), logits.options().requires_grad(false)) - 1;
       return -at::log_sigmoid(signs * logits).sum(-1).mean();
     }
-    const Tensor target = at::arange(logits.size(0), at::kLong);
+    const Tensor target = at::arange(logits.size(0), at::TensorOptions(at::kLong).device(logits.device()));
     return (at::cross_entropy_loss(logits, target) + at::cross_entropy_loss(logits.t(), target)) / 2;
   });
 }
@@ -221,7 +224,7 @@ class Generative {
   Generative(const Fixture& fixture, Report& report)
       : f_(fixture),
         report_(report),
-        open_(open_model(f_.checkpoint, at::kCPU, false, {}, f_.dtype)),
+        open_(open_model(f_.checkpoint, f_.device, false, {}, f_.dtype)),
         model_(*open_.model) {
     install(model_);
   }
@@ -262,7 +265,7 @@ class Generative {
                       [&](const std::string& path) { return open_.preprocessor.shape_of(path); }});
   }
 
-  Tensor pixels(const std::string& path) const { return open_.preprocessor.load(path).to(f_.dtype); }
+  Tensor pixels(const std::string& path) const { return open_.preprocessor.load(path); }
 
   Record record(const std::string& name) const {
     const Json& sample = f_.json.at("samples").at(name);
@@ -414,23 +417,22 @@ class Generative {
     std::filesystem::remove_all(folder);
     const StateDict a = model_.tensors(), b = again->tensors();
     bool same = a.size() == b.size();
-    for (const auto& [name, tensor] : a) same = same && b.contains(name) && at::equal(tensor, b.at(name));
+    for (const auto& [name, tensor] : a)
+      same = same && b.contains(name) && at::equal(tensor.cpu(), b.at(name));
     report_.equal("a saved folder, read again", same, std::to_string(a.size()) + " tensors equal");
   }
 
   /// The adapter in float64. @return how far the reference's float32 is from it
   double check_exactly(const PeftFolder& adapter) {
-    const OpenModel wide = open_model(f_.checkpoint, at::kCPU, false, {}, at::kDouble);
+    const OpenModel wide = open_model(f_.checkpoint, f_.device, false, {}, at::kDouble);
     Mllm& model = *wide.model;
     install(model);
-    (void)attach(adapter, model.sites("all"), model.tensors(), at::kDouble);
+    (void)attach(adapter, model.sites("all"), model.tensors(), f_.options().dtype(at::kDouble));
     const Batch batch = one();
     const Tensor seen =
-        model.config().sees()
-            ? model.vision_features(open_.preprocessor.load(batch.examples[0]->image).to(at::kDouble))
-            : Tensor();
+        model.config().sees() ? model.vision_features(pixels(batch.examples[0]->image)) : Tensor();
     const Tensor theirs = f_.at("lora.logits")[0];
-    const Tensor exact = model.all_logits(batch, seen);
+    const Tensor exact = model.all_logits(batch, seen).cpu();
     report_.close("LoRA logits in float64", exact, theirs, 10 * f_.atol);
     return (exact - theirs.to(at::kDouble)).abs().max().item<double>();
   }
@@ -439,7 +441,7 @@ class Generative {
     const std::filesystem::path folder = f_.folder / "adapter";
     if (!std::filesystem::exists(folder)) return;
     const PeftFolder adapter = read_peft(folder, model_.config());
-    Parameters trained = attach(adapter, model_.sites("all"), model_.tensors(), f_.dtype);
+    Parameters trained = attach(adapter, model_.sites("all"), model_.tensors(), f_.options());
     {
       const at::NoGradGuard no_grad;
       const Batch batch = one();
@@ -450,7 +452,7 @@ class Generative {
                     std::max(f_.atol, 8 * rounding));
       if (f_.has("lora.generated_ids"))
         report_.equal("LoRA generated_ids", greedy(model_, batch) == rows_of("lora.generated_ids"));
-      const auto merged = Mllm::load(f_.checkpoint, at::kCPU, std::nullopt, folder);
+      const auto merged = Mllm::load(f_.checkpoint, f_.device, f_.dtype, folder);
       install(*merged);
       merged->set_instructions(open_.instruction_ids);
       const Tensor seen =
@@ -473,20 +475,28 @@ class Generative {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::cerr << "parity [--double] FIXTURE...  (folders as tests/parity/make_fixtures.py writes them)\n"
-                 "--double computes in float64: what is left is the reference's own rounding\n";
+    std::cerr
+        << "parity [--double] [--cuda] FIXTURE...  (folders as tests/parity/make_fixtures.py writes them)\n"
+           "--double computes in float64: what is left is the reference's own rounding\n"
+           "--cuda computes on a GPU, in float32 unless --double is given\n";
     return 2;
   }
   try {
     at::set_num_threads(1);
     at::ScalarType dtype = at::kFloat;
+    at::Device device = at::kCPU;
     for (int i = 1; i < argc; ++i) {
       if (std::string_view(argv[i]) == "--double") {
         dtype = at::kDouble;
         continue;
       }
+      if (std::string_view(argv[i]) == "--cuda") {
+        device = open_device("cuda");
+        continue;
+      }
       Fixture fixture(std::filesystem::weakly_canonical(argv[i]));
       fixture.dtype = dtype;
+      fixture.device = device;
       Report report(fixture.folder.filename().string());
       check_tokenizers(fixture, report);
       const std::string type = model_type(fixture.checkpoint);

@@ -157,6 +157,35 @@ TEST_CASE("an optimizer that takes up a saved state goes on to the bit") {
                        MessageMatches(ContainsSubstring("a.exp_avg: has another shape")));
 }
 
+TEST_CASE("a bfloat16 parameter follows a float32 one, however small the updates") {
+  const Tensor begin = normal({6, 4}, 7).to(at::kBFloat16);
+  Parameters narrow = {{"p", begin.clone().set_requires_grad(true), "adapter"}},
+             wide = {{"p", begin.to(at::kFloat).set_requires_grad(true), "adapter"}};
+  AdamW ours(narrow, {}), theirs(wide, {});
+  AdamW resumed(narrow, {});
+  for (int step = 0; step < 50; ++step) {
+    const Tensor gradient = normal({6, 4}, 100 + static_cast<std::uint64_t>(step)).abs().to(at::kBFloat16);
+    if (step == 20) resumed.load_state(ours.state());
+    narrow[0].value.mutable_grad() = gradient.clone();
+    wide[0].value.mutable_grad() = gradient.to(at::kFloat);
+    (step < 20 ? ours : resumed).step({{"adapter", 1e-5}});  // far below bfloat16's steps of 2^-9
+    theirs.step({{"adapter", 1e-5}});
+    INFO("step " << step);
+    REQUIRE(at::equal(narrow[0].value.detach(), wide[0].value.detach().to(at::kBFloat16)));
+  }
+  CHECK_FALSE(at::equal(narrow[0].value.detach(), begin));
+  CHECK(at::equal(resumed.state().at("p.master"), wide[0].value.detach()));
+
+  // A strategy moves the parameter: the master goes along.
+  {
+    const at::NoGradGuard no_grad;
+    narrow[0].value.zero_();
+  }
+  narrow[0].value.mutable_grad() = at::zeros_like(begin);
+  resumed.step({{"adapter", 0.0}});
+  CHECK(narrow[0].value.detach().abs().max().item<float>() < 1e-2F);
+}
+
 TEST_CASE("Muon's update is the momentum's orthogonal factor, singular values near one") {
   // Jordan et al. 2024: the quintic iteration with (3.4445, -4.7750, 2.0315) takes singular values into
   // [0.7, 1.2]; update = orthogonalise(g + momentum * buffer) * sqrt(max(1, rows / columns)), buffer =
