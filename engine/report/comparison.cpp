@@ -1,8 +1,6 @@
 #include "report/comparison.hpp"
 
-#include <Eigen/Core>
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <set>
 
@@ -263,17 +261,6 @@ Comparison compare_stream(const std::vector<const ComparedRun*>& runs) {
 }
 
 }  // namespace
-
-std::optional<Statistic> statistic(const std::vector<double>& values) {
-  if (values.empty()) return {};
-  const Eigen::Map<const Eigen::ArrayXd> samples(values.data(), static_cast<Eigen::Index>(values.size()));
-  Statistic out;
-  out.runs = static_cast<std::int64_t>(values.size());
-  out.mean = samples.mean();
-  if (samples.size() > 1)
-    out.deviation = std::sqrt((samples - out.mean).square().sum() / static_cast<double>(samples.size() - 1));
-  return out;
-}
 
 std::vector<Comparison> compare_runs(const std::vector<ComparedRun>& runs) {
   std::vector<std::vector<const ComparedRun*>> streams;

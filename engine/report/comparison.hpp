@@ -8,18 +8,10 @@
 
 #include "core/json.hpp"
 #include "metrics/result.hpp"
+#include "metrics/statistics.hpp"
 #include "report/table.hpp"
 
 namespace mcit {
-
-/// Mean over seeds. The deviation is the sample's (divided by n - 1) and needs two runs.
-struct Statistic {
-  double mean = 0.0;
-  std::optional<double> deviation;
-  std::int64_t runs = 0;
-};
-/// @return nothing for no values
-std::optional<Statistic> statistic(const std::vector<double>& values);
 
 enum class Section { task, quality, cost };
 
