@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "app/share.hpp"
 #include "core/config.hpp"
 #include "data/encode.hpp"
 #include "data/features.hpp"
@@ -18,9 +19,6 @@
 #include "model/mllm.hpp"
 
 namespace mcit {
-
-/// Folders with suites and built-in models: $MCIT_SHARE, or share/mcit beside the executable's folder.
-std::filesystem::path share_dir();
 
 /// A model folder, or the name of a built-in one ("mini") or of one in the user's cache (models/NAME).
 /// @throws ConfigError with what is known.

@@ -136,7 +136,11 @@ RunDir::~RunDir() {
 }
 
 fs::path RunDir::predictions(std::int64_t stage, std::string_view task) const {
-  return root_ / "predictions" / (numbered(stage) + safe_file_name(task) + ".jsonl");
+  return predictions_file(root_, stage, task);
+}
+
+fs::path predictions_file(const fs::path& root, std::int64_t stage, std::string_view task) {
+  return root / "predictions" / (numbered(stage) + safe_file_name(task) + ".jsonl");
 }
 
 fs::path RunDir::plot(std::int64_t stage, std::string_view name) const {

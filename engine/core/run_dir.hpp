@@ -48,6 +48,10 @@ class RunDir {
   int lock_ = -1;
 };
 
+/// What RunDir::predictions() names, without the lock: for readers of a run.
+std::filesystem::path predictions_file(const std::filesystem::path& root, std::int64_t stage,
+                                       std::string_view task);
+
 /// Letters, digits, '-', '_' and '.' stay, the rest becomes '_'; never empty, never a dot file.
 std::string safe_file_name(std::string_view name);
 

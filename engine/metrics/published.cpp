@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <set>
 
@@ -72,6 +73,16 @@ double require_score(const Config& config, const std::string& key) {
   return config.number(key, 0.0, -kLargest, kLargest);  // which nan is not
 }
 
+/// A number in quotes, so that its last zeros are kept.
+PrintedNumber read_printed(const Config& config, const std::string& key) {
+  PrintedNumber out{config.require_text(key), 0.0};
+  const char* end = out.text.data() + out.text.size();
+  const auto [stop, error] = std::from_chars(out.text.data(), end, out.value);
+  if (error != std::errc() || stop != end || !(std::abs(out.value) <= kLargest))
+    throw ConfigError(config.where(key), "'" + out.text + "' is no number");
+  return out;
+}
+
 std::map<std::string, double> read_metrics(const Config& config) {
   std::vector<std::string> known;
   for (const MetricInfo& info : metric_catalogue()) known.emplace_back(info.name);
@@ -135,7 +146,7 @@ PublishedRow read_row(const Config& config, const Published& published, const Pu
   read_row_matrix(config, published, row);
   row.metrics = read_metrics(config.child("metrics"));
   const Config printed = config.child("printed");
-  for (const std::string& key : printed.keys()) row.printed.emplace_back(key, require_score(printed, key));
+  for (const std::string& key : printed.keys()) row.printed[key] = read_printed(printed, key);
   row.decimals = static_cast<int>(config.integer("decimals", decimals, 0, kMostDecimals));
   row.reason = config.text("reason", "");
   row.note = config.text("note", "");

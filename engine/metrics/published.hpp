@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "metrics/matrix.hpp"
@@ -35,19 +34,24 @@ struct PublishedTask {
   std::vector<std::string> aliases;
 };
 
+/// A number with the digits that it was printed with.
+struct PrintedNumber {
+  std::string text;
+  double value = 0.0;
+};
+
 /// One method in one table.
 struct PublishedRow {
   std::string method;
   std::string strategy;  ///< mcit's name for it; empty where there is none
   bool bound = false;    ///< untrained, joint or single-task training: no method
   Evidence evidence = Evidence::unverified;
-  std::vector<std::optional<double>> finals;   ///< by task; none, or one a task
-  std::vector<std::optional<double>> learned;  ///< right after each task was learned; likewise
-  std::optional<AccuracyMatrix> matrix;        ///< then finals and learned are its own
-  std::map<std::string, double> metrics;       ///< by the name in metric_catalogue()
-  /// What is printed under a name whose definition is not known or not ours, in the file's order.
-  std::vector<std::pair<std::string, double>> printed;
-  int decimals = 2;    ///< printed ones: rounding errors follow from them
+  std::vector<std::optional<double>> finals;     ///< by task; none, or one a task
+  std::vector<std::optional<double>> learned;    ///< right after each task was learned; likewise
+  std::optional<AccuracyMatrix> matrix;          ///< then finals and learned are its own
+  std::map<std::string, double> metrics;         ///< by the name in metric_catalogue()
+  std::map<std::string, PrintedNumber> printed;  ///< under a name whose definition is not known or not ours
+  int decimals = 2;                              ///< of all but `printed`: rounding errors follow from them
   std::string reason;  ///< why the numbers do not agree with each other; empty where they do
   std::string note;
   Conditions conditions;  ///< the table's, overridden by the row's

@@ -244,16 +244,22 @@ Comparison compare_stream(const std::vector<const ComparedRun*>& runs) {
   comparison.columns.insert(comparison.columns.end(), fixed_columns().begin(), fixed_columns().end());
   const std::vector<Group> groups = grouped(runs);
   for (const Group& group : groups) {
-    ComparedGroup out{label_of(group, groups), group.strategy, is_bound(group.strategy), {}, {}, {}};
-    std::map<std::string, std::vector<double>> values;
+    ComparedGroup out{label_of(group, groups), group.strategy, is_bound(group.strategy), {}, {}, {}, {}};
+    std::vector<std::map<std::string, Number>> numbers;
     for (const ComparedRun* run : group.runs) {
       out.seeds.push_back(run->result.seed);
       out.runs.push_back(run->path);
-      for (const auto& [key, value] : numbers_of(run->result, single_scores(runs, run->result.seed)))
-        if (value) values[key].push_back(*value);
+      numbers.push_back(numbers_of(run->result, single_scores(runs, run->result.seed)));
     }
-    for (const ComparedColumn& column : comparison.columns)
-      out.values.push_back(statistic(values[column.key]));
+    for (const ComparedColumn& column : comparison.columns) {
+      std::vector<double> known;
+      auto& samples = out.samples.emplace_back();
+      for (std::map<std::string, Number>& of_run : numbers) {
+        samples.push_back(of_run[column.key]);
+        if (samples.back()) known.push_back(*samples.back());
+      }
+      out.values.push_back(statistic(known));
+    }
     comparison.groups.push_back(std::move(out));
   }
   comparison.notes = notes_on(runs, groups);
@@ -261,6 +267,21 @@ Comparison compare_stream(const std::vector<const ComparedRun*>& runs) {
 }
 
 }  // namespace
+
+std::string metric_title(std::string_view name) {
+  static const std::map<std::string_view, std::string_view> more = {
+      {"forgetting_pclr", "forgetting/(T-1)"}, {"hide_last", "Last"}, {"hide_avg", "Avg"}};
+  for (const ComparedColumn& column : fixed_columns())
+    if (column.key == name) return column.title;
+  const auto found = more.find(name);
+  return std::string(found == more.end() ? name : found->second);
+}
+
+std::optional<std::size_t> find_column(const Comparison& comparison, std::string_view key) {
+  for (std::size_t c = 0; c < comparison.columns.size(); ++c)
+    if (comparison.columns[c].key == key) return c;
+  return {};
+}
 
 std::vector<Comparison> compare_runs(const std::vector<ComparedRun>& runs) {
   std::vector<std::vector<const ComparedRun*>> streams;

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/json.hpp"
 #include "metrics/result.hpp"
 #include "metrics/statistics.hpp"
+#include "report/document.hpp"
 #include "report/table.hpp"
 
 namespace mcit {
@@ -29,8 +31,9 @@ struct ComparedGroup {
   std::string strategy;
   bool bound = false;  ///< zero_shot, single, joint: what others are measured against, never "best"
   std::vector<std::uint64_t> seeds;
-  std::vector<std::string> runs;                 ///< where the results were read
-  std::vector<std::optional<Statistic>> values;  ///< one for each column
+  std::vector<std::string> runs;                            ///< where the results were read
+  std::vector<std::optional<Statistic>> values;             ///< one for each column
+  std::vector<std::vector<std::optional<double>>> samples;  ///< [column][run] what they are the means of
 };
 
 /// Runs of one suite with one order of tasks.
@@ -53,6 +56,11 @@ struct ComparedRun {
 /// one.
 std::vector<Comparison> compare_runs(const std::vector<ComparedRun>& runs);
 
+/// Short words for a metric's column: "BWT/(T-1)"; its name where there are none.
+std::string metric_title(std::string_view name);
+/// The column of this key, or nothing.
+std::optional<std::size_t> find_column(const Comparison& comparison, std::string_view key);
+
 /// "41.23 ± 0.52"; "–" for nothing.
 std::string statistic_text(const std::optional<Statistic>& value, int digits);
 
@@ -66,5 +74,7 @@ std::string comparison_markdown(const std::vector<Comparison>& comparisons);
 /// Long form, one value a line: suite,strategy,label,seeds,column,mean,std,runs.
 std::string comparison_csv(const std::vector<Comparison>& comparisons);
 Json comparison_json(const std::vector<Comparison>& comparisons);
+/// A document of tables for LaTeX.
+std::vector<Block> comparison_blocks(const std::vector<Comparison>& comparisons);
 
 }  // namespace mcit

@@ -183,4 +183,16 @@ Json comparison_json(const std::vector<Comparison>& comparisons) {
   return {{"comparisons", out}};
 }
 
+std::vector<Block> comparison_blocks(const std::vector<Comparison>& comparisons) {
+  std::vector<Block> blocks;
+  for (const Comparison& comparison : comparisons) {
+    blocks.push_back({comparison.suite + ": scores in percent",
+                      {stream_text(comparison, " → ")},
+                      scores_table(comparison),
+                      comparison.notes});
+    blocks.push_back({comparison.suite + ": costs", {}, costs_table(comparison), {}});
+  }
+  return blocks;
+}
+
 }  // namespace mcit

@@ -1,8 +1,9 @@
 #pragma once
-/// A table of texts, for the terminal, Markdown and CSV.
+/// A table of texts, for the terminal, Markdown, CSV and LaTeX.
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mcit {
@@ -17,6 +18,10 @@ struct TableCell {
   bool best = false;  ///< printed bold where that can be done
 };
 
+/// A text as LaTeX sets it: what has a meaning there is escaped, and the signs that tables use are spelled
+/// out.
+std::string latex_text(std::string_view text);
+
 class Table {
  public:
   explicit Table(std::vector<TableColumn> columns) : columns_(std::move(columns)) {}
@@ -30,6 +35,8 @@ class Table {
   std::string terminal(int width, bool colours) const;
   std::string markdown() const;
   std::string csv() const;
+  /// A tabular with the rules of booktabs.
+  std::string latex() const;
 
  private:
   std::vector<TableColumn> columns_;

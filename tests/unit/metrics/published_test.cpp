@@ -55,7 +55,7 @@ source = "a paper"
 evidence = "quoted"
 rows = [
   { method = "LoRA", strategy = "sequential", finals = [10.00, 20.00], learned = [30.00, 20.00], metrics = { acc = 15.00, mft = 25.00, bwt_T = -10.00, "bwt_T-1" = -20.00, forgetting_pclr = 20.00 } },
-  { method = "Part", finals = [10.00, nan], printed = { "odd" = 3.5 }, decimals = 1, conditions = { rank = 8 } },
+  { method = "Part", finals = [10.00, nan], printed = { "odd" = "3.50" }, decimals = 1, conditions = { rank = 8 } },
 ]
 [tables.conditions]
 backbone = "Big-1B"
@@ -149,7 +149,8 @@ TEST_CASE("a file is read with its conditions, evidence and gaps") {
   CHECK(part.conditions.at("rank") == "8");
   CHECK(part.finals[0] == 10.0);
   CHECK_FALSE(part.finals[1].has_value());
-  CHECK(part.printed.front() == std::pair<std::string, double>("odd", 3.5));
+  CHECK(part.printed.at("odd").text == "3.50");
+  CHECK(part.printed.at("odd").value == 3.5);
   CHECK(published.task("TASK_A") == 0);
   CHECK(published.task("first") == 0);
   CHECK(check_published(published).size() == 9);
@@ -185,13 +186,15 @@ TEST_CASE("what is wrong with a file is said with its place") {
       {"evidence = \"quoted\"", "evidence = \"quotd\"", "did you mean 'quoted'?"},
       {"evidence = \"quoted\"", "", "evidence"},
       {"bwt_T = -10.00", "bwt = -10.00", "is no metric of mcit"},
+      {"\"3.50\"", "\"3.50 %\"", "'3.50 %' is no number"},
+      {"\"3.50\"", "3.50", "odd"},
       {"rank = 16", "ranks = 16", "did you mean 'rank'?"},
       {"rank = 16", "rank = [1, 2]", "expected a text or a number"},
       {"finals = [10.00, nan]", "finals = [10.00]", "1 numbers for 2 tasks"},
       {"finals = [10.00, nan]", "finals = [10.00, inf]", "is no score"},
       {"acc = 15.00, mft", "acc = nan, mft", "found nan"},
       {"acc = 15.00, mft", "acc = \"15\", mft", "acc"},
-      {"finals = [10.00, nan], printed = { \"odd\" = 3.5 }", "note = \"\"", "'Part' has no number"},
+      {"finals = [10.00, nan], printed = { \"odd\" = \"3.50\" }", "note = \"\"", "'Part' has no number"},
       {"aliases = [\"first\"]", "aliases = [\"B\"]", "names two tasks"},
       {"source = \"a paper\"", "source = \" \"", "must not be empty"},
       {"source = \"a paper\"", "source = \"a paper\"\nsauce = 1", "sauce"},

@@ -3,6 +3,9 @@
 #include <catch2/catch_test_macros.hpp>
 #include <stdexcept>
 
+#include "report/document.hpp"
+#include "unit/report/latex_check.hpp"
+
 namespace mcit {
 namespace {
 
@@ -57,6 +60,49 @@ TEST_CASE("a row has one cell for each column") {
   CHECK(table.rows() == 0);
   CHECK(Table({{"only", false}}).terminal(80, false) == "only\n");
   CHECK(Table({}).terminal(80, false).empty());
+}
+
+TEST_CASE("LaTeX: rules of booktabs, minus signs, nothing with a meaning left bare") {
+  CHECK(example().latex() ==
+        "\\begin{tabular}{lrr}\n\\toprule\nstrategy & ACC & BWT \\\\\n\\midrule\n"
+        "ewc & \\textbf{41.20} & $-$3.5 \\\\\n"
+        "größer$|$x & 9.10 & -- \\\\\n\\bottomrule\n\\end{tabular}\n");
+  const std::string hostile = "\\end{tabular} & % # _ $ ^ ~ { } < > | 45.00 ± 7.07 → χ² – \n x";
+  CHECK(
+      latex_text(hostile) ==
+      "\\textbackslash{}end\\{tabular\\} \\& \\% \\# \\_ \\$ \\textasciicircum{} \\textasciitilde{} \\{ \\} "
+      "$<$ $>$ $|$ 45.00 $\\pm$ 7.07 $\\rightarrow$ $\\chi$$^2$ --   x");
+  Table table({{hostile, false}, {"b_1", true}});
+  table.row({{hostile, true}, {"-1.00", true}});
+  const std::string document =
+      blocks_latex({{hostile, {hostile}, table, {hostile, "50 %"}}, {hostile, {hostile}, {}, {}}});
+  CHECK(test::latex_fault(document) == "");
+}
+
+TEST_CASE("the LaTeX check finds what it is there for") {
+  const auto broken = [](const std::string& from, const std::string& to) {
+    std::string text = blocks_latex({{"a", {}, example(), {"note"}}});
+    text.replace(text.find(from), from.size(), to);
+    return test::latex_fault(text);
+  };
+  CHECK(broken("note", "note") == "");
+  CHECK(broken("note", "a_b") == "a bare _");
+  CHECK(broken("note", "5 %") == "a comment begins inside a line");
+  CHECK(broken("note", "{note") != "");
+  CHECK(broken("note", "a & b") == "& outside of a tabular");
+  CHECK(broken(" & ACC", "") == "2 cells for 3 columns");
+  CHECK(broken("\\end{tabular}", "") == "\\end{table} closes nothing");
+  CHECK(broken("$-$3.5", "$-3.5") != "");
+}
+
+TEST_CASE("blocks: titles, sentences, tables, notes") {
+  const std::vector<Block> blocks{{"One", {"two words"}, example(), {"first", "second"}},
+                                  {"Two", {}, {}, {}}};
+  CHECK(blocks_markdown(blocks) ==
+        "## One\n\ntwo words\n\n" + example().markdown() + "\n- first\n- second\n\n## Two\n");
+  CHECK(blocks_terminal(blocks, 80, false) ==
+        "One\ntwo words\n\n" + example().terminal(80, false) + "\nnote: first\nnote: second\n\nTwo\n");
+  CHECK(blocks_terminal({{"One", {}, {}, {"aa bb cc"}}}, 10, false) == "One\n\nnote: aa\n  bb cc\n");
 }
 
 }  // namespace
