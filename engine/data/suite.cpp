@@ -123,8 +123,7 @@ std::vector<std::pair<std::string, std::filesystem::path>> list_suites(
     const auto options = std::filesystem::directory_options::follow_directory_symlink;
     for (auto entry = std::filesystem::recursive_directory_iterator(folder, options);
          entry != std::filesystem::recursive_directory_iterator(); ++entry) {
-      const bool tables = entry->path().filename() == "published";  // numbers of papers, not suites
-      if (entry.depth() > 1 || tables) entry.disable_recursion_pending();
+      if (entry.depth() > 1) entry.disable_recursion_pending();
       if (entry->path().extension() == ".toml" && entry.depth() <= 1)
         out.emplace_back(entry->path().stem().string(), entry->path());
     }

@@ -51,10 +51,28 @@ void check(const PairedDifferences& differences, const BootstrapOptions& options
         throw std::invalid_argument("the bootstrap needs the same seeds and rows everywhere");
 }
 
-/// How often each of n things is drawn in n draws; once each when they stand still.
+/// How often each of n things is drawn in n draws; once each when they stand still. Two draws of 32 bits a
+/// word: no thing is favoured by more than n / 2^32.
 void draw(Rng& rng, bool moves, std::vector<double>& times) {
+  const std::uint64_t n = times.size();
   std::fill(times.begin(), times.end(), moves ? 0.0 : 1.0);
-  for (std::size_t i = 0; moves && i < times.size(); ++i) times[rng.below(times.size())] += 1.0;
+  for (std::uint64_t i = 0; moves && i < n; i += 2) {
+    const std::uint64_t bits = rng.next();
+    times[(bits >> 32U) * n >> 32U] += 1.0;
+    if (i + 1 < n) times[(bits & 0xffffffffU) * n >> 32U] += 1.0;
+  }
+}
+
+/// Mean over seeds, where seeds stand still.
+PairedDifferences over_seeds(const PairedDifferences& differences) {
+  PairedDifferences out;
+  for (const auto& task : differences) {
+    std::vector<double> rows(task.front().size(), 0.0);
+    for (const auto& of_seed : task)
+      for (std::size_t r = 0; r < rows.size(); ++r) rows[r] += of_seed[r] / static_cast<double>(task.size());
+    out.push_back({std::move(rows)});
+  }
+  return out;
 }
 
 /// By linear interpolation between order statistics.
@@ -105,30 +123,40 @@ double mean_difference(const PairedDifferences& differences) {
   return sum / static_cast<double>(differences.size());
 }
 
-Interval paired_bootstrap(const PairedDifferences& differences, Resample what,
-                          const BootstrapOptions& options) {
-  check(differences, options);
+PairedIntervals paired_bootstrap(const PairedDifferences& given, Resample what,
+                                 const BootstrapOptions& options) {
+  check(given, options);
+  const PairedDifferences differences = what == Resample::rows ? over_seeds(given) : given;
   Rng rng(derive(options.seed, {"paired bootstrap"}));
-  const std::size_t seeds = differences.front().size();
-  std::vector<double> seed_times(seeds), row_times, resampled;
+  const std::size_t seeds = differences.front().size(), tasks = differences.size();
+  std::vector<double> seed_times(seeds), row_times;
+  std::vector<std::vector<double>> resampled(tasks + 1);  // the last: the mean over tasks
   for (std::int64_t b = 0; b < options.resamples; ++b) {
     draw(rng, what != Resample::rows, seed_times);
     double sum = 0.0;
-    for (const auto& task : differences) {
-      row_times.resize(task.front().size());
+    for (std::size_t t = 0; t < tasks; ++t) {
+      row_times.resize(differences[t].front().size());
       draw(rng, what != Resample::seeds, row_times);
       double task_sum = 0.0;
       for (std::size_t s = 0; s < seeds; ++s)
         if (seed_times[s] > 0.0)
-          task_sum +=
-              seed_times[s] * std::inner_product(row_times.begin(), row_times.end(), task[s].begin(), 0.0);
-      sum += task_sum / static_cast<double>(seeds * row_times.size());
+          task_sum += seed_times[s] *
+                      std::inner_product(row_times.begin(), row_times.end(), differences[t][s].begin(), 0.0);
+      resampled[t].push_back(task_sum / static_cast<double>(seeds * row_times.size()));
+      sum += resampled[t].back();
     }
-    resampled.push_back(sum / static_cast<double>(differences.size()));
+    resampled[tasks].push_back(sum / static_cast<double>(tasks));
   }
-  std::sort(resampled.begin(), resampled.end());
+  std::vector<Interval> intervals;
   const double tail = (1.0 - options.level) / 2.0;
-  return {quantile(resampled, tail), quantile(resampled, 1.0 - tail)};
+  for (std::vector<double>& values : resampled) {
+    std::sort(values.begin(), values.end());
+    intervals.push_back({quantile(values, tail), quantile(values, 1.0 - tail)});
+  }
+  PairedIntervals out{{}, intervals.back()};
+  intervals.pop_back();
+  out.tasks = std::move(intervals);
+  return out;
 }
 
 Wilcoxon wilcoxon_signed_rank(const std::vector<double>& differences) {

@@ -116,6 +116,22 @@ std::string unstated(const Conditions& conditions) {
   return text;
 }
 
+/// A row's line, and one of the scores right after learning where they are printed.
+void add_row(const PublishedTable& table, const PublishedRow& row, const std::string& label,
+             const std::vector<Column>& columns, Table& out) {
+  std::vector<TableCell> cells{{label, false}}, learned{{"  right after learning", false}};
+  for (const Column& column : columns) {
+    const Number value = column.of(row), best = best_of(table, column);
+    cells.push_back({column.text(row), value && best && !row.bound && *value == *best});
+    const Number first = column.kind == Column::Kind::final_score && !row.learned.empty()
+                             ? row.learned[column.task]
+                             : Number();
+    learned.push_back({first ? fixed(*first, row.decimals) : "", false});
+  }
+  out.row(std::move(cells));
+  if (!row.learned.empty()) out.row(std::move(learned));
+}
+
 Block table_block(const Published& published, const PublishedTable& table) {
   Block block{published.name + "/" + table.name + ": " + table.title, {}, {}, {}};
   block.text.push_back("Source: " + table.source + "; " + std::string(evidence_words(table.evidence)) + ".");
@@ -131,22 +147,9 @@ Block table_block(const Published& published, const PublishedTable& table) {
   int marks = 0;
   for (const PublishedRow& row : table.rows) {
     const std::string note = row_note(table, row);
-    std::string label = row.method;
-    if (!note.empty()) {
-      const std::string mark = "[" + std::to_string(++marks) + "]";
-      label += " " + mark;
-      block.notes.push_back(mark + " " + note);
-    }
-    std::vector<TableCell> cells{{label, false}}, learned{{"  right after learning", false}};
-    for (const Column& column : columns) {
-      const Number value = column.of(row), best = best_of(table, column);
-      cells.push_back({column.text(row), value && best && !row.bound && *value == *best});
-      const bool task = column.kind == Column::Kind::final_score && !row.learned.empty();
-      learned.push_back(
-          {task && row.learned[column.task] ? fixed(*row.learned[column.task], row.decimals) : "", false});
-    }
-    out.row(std::move(cells));
-    if (!row.learned.empty()) out.row(std::move(learned));
+    const std::string mark = note.empty() ? "" : " [" + std::to_string(++marks) + "]";
+    if (!note.empty()) block.notes.push_back(mark.substr(1) + " " + note);
+    add_row(table, row, row.method + mark, columns, out);
   }
   if (std::any_of(columns.begin(), columns.end(),
                   [](const Column& c) { return c.kind == Column::Kind::printed; }))

@@ -5,10 +5,12 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 #include <string_view>
 
 #include "core/files.hpp"
+#include "core/progress.hpp"
 #include "core/run_dir.hpp"
 #include "core/text.hpp"
 #include "mcit/errors.hpp"
@@ -186,12 +188,31 @@ std::vector<std::vector<double>> row_differences(const Pairs& pairs, std::int64_
   return out;
 }
 
-void add_intervals(PairedLine& line, const PairedDifferences& rows, const PairedDifferences& means,
+/// Draws for all tasks at once, so that the mean over tasks has the same resamples.
+/// @param rows by task, empty where a task's rows cannot be told; @param means [task][seed][1]
+void add_intervals(PairedComparison& paired, const PairedDifferences& rows, const PairedDifferences& means,
                    const BootstrapOptions& options) {
   const bool seeds = means.front().size() > 1;
-  if (!rows.empty()) line.rows = paired_bootstrap(rows, Resample::rows, options);
-  if (seeds) line.seeds = paired_bootstrap(means, Resample::seeds, options);
-  if (!rows.empty() && seeds) line.both = paired_bootstrap(rows, Resample::rows_and_seeds, options);
+  std::vector<std::size_t> told;
+  PairedDifferences told_rows;
+  for (std::size_t j = 0; j < rows.size(); ++j)
+    if (!rows[j].empty()) {
+      told.push_back(j);
+      told_rows.push_back(rows[j]);
+    }
+  Progress progress("bootstrap", (seeds ? 1 : 0) + (told.empty() ? 0 : seeds ? 2 : 1), "passes");
+  const auto put = [&](std::optional<Interval> PairedLine::*kind, const PairedIntervals& found,
+                       const std::vector<std::size_t>& places) {
+    for (std::size_t i = 0; i < places.size(); ++i) paired.lines[places[i]].*kind = found.tasks[i];
+    if (places.size() == rows.size()) paired.lines.back().*kind = found.mean;
+    progress.advance();
+  };
+  std::vector<std::size_t> all(rows.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  if (seeds) put(&PairedLine::seeds, paired_bootstrap(means, Resample::seeds, options), all);
+  if (told.empty()) return;
+  put(&PairedLine::rows, paired_bootstrap(told_rows, Resample::rows, options), told);
+  if (seeds) put(&PairedLine::both, paired_bootstrap(told_rows, Resample::rows_and_seeds, options), told);
 }
 
 }  // namespace
@@ -266,28 +287,23 @@ PairedComparison compare_pair(const Comparison& comparison, const std::vector<Co
   if (&left == &right) throw ConfigError("paired", "'" + a + "' and '" + b + "' are the same row");
   PairedComparison out{comparison.suite, left.label, right.label, {}, options.level, {}, {}, {}};
   const Pairs pairs = paired_runs(left, right, runs, out.seed_list);
-  PairedDifferences all_rows, all_means;
+  PairedDifferences rows, means;
   std::vector<double> differences;
   PairedLine mean{"mean", 0.0, 0.0, 0.0, {}, {}, {}};
   const auto tasks = static_cast<double>(comparison.tasks.size());
   for (std::size_t j = 0; j < comparison.tasks.size(); ++j) {
     const auto task = static_cast<std::int64_t>(j);
     PairedLine line{comparison.tasks[j], 0.0, 0.0, 0.0, {}, {}, {}};
-    all_means.push_back(seed_differences(pairs, task, line));
-    PairedDifferences rows;
-    if (auto found = row_differences(pairs, task, out.notes); !found.empty())
-      rows.push_back(std::move(found));
-    add_intervals(line, rows, {all_means.back()}, options);
-    if (!rows.empty()) all_rows.push_back(std::move(rows.front()));
+    means.push_back(seed_differences(pairs, task, line));
+    rows.push_back(row_differences(pairs, task, out.notes));
     mean.a += line.a / tasks;
     mean.b += line.b / tasks;
     differences.push_back(std::round(line.difference * kTieBelow) / kTieBelow);
     out.lines.push_back(std::move(line));
   }
   mean.difference = mean.a - mean.b;
-  if (all_rows.size() != comparison.tasks.size()) all_rows.clear();
-  add_intervals(mean, all_rows, all_means, options);
   out.lines.push_back(std::move(mean));
+  add_intervals(out, rows, means, options);
   out.wilcoxon = wilcoxon_signed_rank(differences);
   constexpr std::size_t kFewSeeds = 5;
   if (pairs.size() > 1 && pairs.size() < kFewSeeds)
