@@ -160,19 +160,18 @@ void add_compare(CLI::App& app) {
   command
       ->add_option("--against", options->against,
                    "Published methods to hold all runs against, instead of those of the same strategy")
-      ->type_name("METHOD...")
+      ->type_name("METHOD")
       ->needs(published);
   command
       ->add_option("--paired", options->paired,
-                   "Differences between two rows in runs of the same seeds, with bootstrap intervals")
-      ->type_name("A B")
+                   "Two rows of the table: differences in runs of the same seeds, with bootstrap intervals")
+      ->type_name("ROW")
       ->expected(2);
   command
       ->add_option("--alpha", options->alpha,
                    "Level of the critical difference between ranks; intervals cover 1 - alpha")
       ->check(CLI::Range(1e-6, 0.5))
-      ->capture_default_str()
-      ->type_name("");
+      ->capture_default_str();
   command->add_option("--markdown", options->markdown, "Also as Markdown; - for the standard output instead")
       ->type_name("FILE");
   command->add_option("--csv", options->csv, "Also as CSV, one value a line")->type_name("FILE");

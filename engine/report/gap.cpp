@@ -110,6 +110,13 @@ ConditionCheck task_condition(const Comparison& comparison, const Published& pub
           common.whole && common.in_order ? Verdict::same : Verdict::differs};
 }
 
+ConditionCheck suite_condition(const Comparison& comparison, const Published& published) {
+  std::vector<std::string> names;
+  for (const PublishedSuite& suite : published.suites) names.push_back(suite.name);
+  return {"suite", comparison.suite, joined(names, " or "),
+          published.suite(comparison.suite) != nullptr ? Verdict::same : Verdict::differs};
+}
+
 std::vector<const ComparedRun*> runs_of(const ComparedGroup& group, const std::vector<ComparedRun>& runs) {
   std::vector<const ComparedRun*> out;
   for (const ComparedRun& run : runs)
@@ -281,6 +288,7 @@ GapComparison compare_with_published(const Comparison& comparison, const std::ve
       PublishedMatch match = match_of(*table, *row, group, gaps, published);
       if (!has_number(match)) continue;
       match.conditions = check_conditions(published, conditions, row->conditions);
+      match.conditions.push_back(suite_condition(comparison, published));
       match.conditions.push_back(task_condition(comparison, published, common));
       group.matches.push_back(std::move(match));
     }

@@ -74,6 +74,8 @@ std::string Table::latex() const {
   for (const auto& cells : rows_) {
     for (std::size_t c = 0; c < cells.size(); ++c) {
       const std::string text = cell_text(cells[c].text);
+      const bool argument = c == 0 && !cells[c].best && (text.starts_with('[') || text.starts_with('*'));
+      if (argument) out += "{}";  // else the line break before it would take it for its own
       out += (c == 0 ? "" : " & ") + (cells[c].best ? "\\textbf{" + text + "}" : text);
     }
     out += " \\\\\n";

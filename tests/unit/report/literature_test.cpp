@@ -172,6 +172,11 @@ TEST_CASE("means over other tasks are no column") {
   const auto order = gaps_of({coin_run("sequential", 1, 0.0, kLikeCoin, turned)});
   CHECK(number(order, match(order, "branch_lora").gap, "acc").has_value());
   CHECK(condition(match(order, "branch_lora"), "tasks and their order").verdict == Verdict::differs);
+  ComparedRun other = coin_run("sequential", 1, 0.0, kLikeCoin);
+  other.result.suite = "mine";  // tasks of the same names may be other tasks
+  const auto elsewhere = gaps_of({other});
+  CHECK(condition(match(elsewhere, "finals"), "suite").verdict == Verdict::differs);
+  CHECK_FALSE(match(elsewhere, "finals").like_for_like());
   CHECK_THROWS_MATCHES(gaps_of({coin_run("sequential", 1, 0.0, "", {"a", "b"})}), ConfigError,
                        MessageMatches(ContainsSubstring("no task in common")));
 }

@@ -72,6 +72,9 @@ TEST_CASE("LaTeX: rules of booktabs, minus signs, nothing with a meaning left ba
       latex_text(hostile) ==
       "\\textbackslash{}end\\{tabular\\} \\& \\% \\# \\_ \\$ \\textasciicircum{} \\textasciitilde{} \\{ \\} "
       "$<$ $>$ $|$ 45.00 $\\pm$ 7.07 $\\rightarrow$ $\\chi$$^2$ --   x");
+  Table bracket({{"a", false}});
+  bracket.row({{"[1]", false}});
+  CHECK(bracket.latex().find("\n{}[1] \\\\\n") != std::string::npos);  // no argument of the rule's line
   Table table({{hostile, false}, {"b_1", true}});
   table.row({{hostile, true}, {"-1.00", true}});
   const std::string document =
