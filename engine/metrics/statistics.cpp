@@ -123,20 +123,20 @@ double mean_difference(const PairedDifferences& differences) {
   return sum / static_cast<double>(differences.size());
 }
 
-PairedIntervals paired_bootstrap(const PairedDifferences& given, Resample what,
+PairedIntervals paired_bootstrap(const PairedDifferences& given, Resampled what,
                                  const BootstrapOptions& options) {
   check(given, options);
-  const PairedDifferences differences = what == Resample::rows ? over_seeds(given) : given;
+  const PairedDifferences differences = what == Resampled::rows ? over_seeds(given) : given;
   Rng rng(derive(options.seed, {"paired bootstrap"}));
   const std::size_t seeds = differences.front().size(), tasks = differences.size();
   std::vector<double> seed_times(seeds), row_times;
   std::vector<std::vector<double>> resampled(tasks + 1);  // the last: the mean over tasks
   for (std::int64_t b = 0; b < options.resamples; ++b) {
-    draw(rng, what != Resample::rows, seed_times);
+    draw(rng, what != Resampled::rows, seed_times);
     double sum = 0.0;
     for (std::size_t t = 0; t < tasks; ++t) {
       row_times.resize(differences[t].front().size());
-      draw(rng, what != Resample::seeds, row_times);
+      draw(rng, what != Resampled::seeds, row_times);
       double task_sum = 0.0;
       for (std::size_t s = 0; s < seeds; ++s)
         if (seed_times[s] > 0.0)

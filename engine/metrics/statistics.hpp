@@ -41,7 +41,7 @@ double mean_difference(const PairedDifferences& differences);
 
 /// What is drawn anew, with replacement. Rows are drawn within each task, the same for all seeds; seeds are
 /// drawn for all tasks together.
-enum class Resample { rows, seeds, rows_and_seeds };
+enum class Resampled { rows, seeds, rows_and_seeds };
 struct BootstrapOptions {
   std::int64_t resamples = 10000;
   double level = 0.95;  ///< of the interval, between 0 and 1
@@ -54,7 +54,7 @@ struct PairedIntervals {
 };
 /// Percentile intervals (Efron 1979), quantiles interpolated linearly. Time: resamples x rows x seeds.
 /// @throws std::invalid_argument for no task, an empty or ragged one, or options out of range.
-PairedIntervals paired_bootstrap(const PairedDifferences& differences, Resample what,
+PairedIntervals paired_bootstrap(const PairedDifferences& differences, Resampled what,
                                  const BootstrapOptions& options = {});
 
 /// Wilcoxon's signed-rank test of paired differences, two-sided. Zeros are left out, ties share their rank.

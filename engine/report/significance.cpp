@@ -209,10 +209,10 @@ void add_intervals(PairedComparison& paired, const PairedDifferences& rows, cons
   };
   std::vector<std::size_t> all(rows.size());
   std::iota(all.begin(), all.end(), std::size_t{0});
-  if (seeds) put(&PairedLine::seeds, paired_bootstrap(means, Resample::seeds, options), all);
+  if (seeds) put(&PairedLine::seeds, paired_bootstrap(means, Resampled::seeds, options), all);
   if (told.empty()) return;
-  put(&PairedLine::rows, paired_bootstrap(told_rows, Resample::rows, options), told);
-  if (seeds) put(&PairedLine::both, paired_bootstrap(told_rows, Resample::rows_and_seeds, options), told);
+  put(&PairedLine::rows, paired_bootstrap(told_rows, Resampled::rows, options), told);
+  if (seeds) put(&PairedLine::both, paired_bootstrap(told_rows, Resampled::rows_and_seeds, options), told);
 }
 
 }  // namespace

@@ -89,8 +89,8 @@ TEST_CASE("Wilcoxon's signed-rank test, exact with ties, by the normal law for m
 }
 
 TEST_CASE("the paired bootstrap approaches the distribution over all resamples") {
-  const std::map<std::string, Resample> kinds{
-      {"rows", Resample::rows}, {"seeds", Resample::seeds}, {"rows_and_seeds", Resample::rows_and_seeds}};
+  const std::map<std::string, Resampled> kinds{
+      {"rows", Resampled::rows}, {"seeds", Resampled::seeds}, {"rows_and_seeds", Resampled::rows_and_seeds}};
   for (const Json& c : golden()["bootstrap"]) {
     INFO(c["what"]);
     const auto differences = c["differences"].get<PairedDifferences>();
@@ -113,12 +113,12 @@ TEST_CASE("the paired bootstrap approaches the distribution over all resamples")
 }
 
 TEST_CASE("the bootstrap refuses what is not paired") {
-  CHECK_THROWS_AS(paired_bootstrap({}, Resample::rows), std::invalid_argument);
-  CHECK_THROWS_AS(paired_bootstrap({{{1.0, 2.0}, {1.0}}}, Resample::rows), std::invalid_argument);
-  CHECK_THROWS_AS(paired_bootstrap({{{1.0}}, {{1.0}, {1.0}}}, Resample::rows), std::invalid_argument);
-  CHECK_THROWS_AS(paired_bootstrap({{{}}}, Resample::rows), std::invalid_argument);
-  CHECK_THROWS_AS(paired_bootstrap({{{1.0}}}, Resample::rows, {100, 1.0, 1}), std::invalid_argument);
-  const PairedIntervals two = paired_bootstrap({{{2.0, 2.0, 2.0}}, {{4.0}}}, Resample::rows);
+  CHECK_THROWS_AS(paired_bootstrap({}, Resampled::rows), std::invalid_argument);
+  CHECK_THROWS_AS(paired_bootstrap({{{1.0, 2.0}, {1.0}}}, Resampled::rows), std::invalid_argument);
+  CHECK_THROWS_AS(paired_bootstrap({{{1.0}}, {{1.0}, {1.0}}}, Resampled::rows), std::invalid_argument);
+  CHECK_THROWS_AS(paired_bootstrap({{{}}}, Resampled::rows), std::invalid_argument);
+  CHECK_THROWS_AS(paired_bootstrap({{{1.0}}}, Resampled::rows, {100, 1.0, 1}), std::invalid_argument);
+  const PairedIntervals two = paired_bootstrap({{{2.0, 2.0, 2.0}}, {{4.0}}}, Resampled::rows);
   CHECK(two.tasks.at(0).low == 2.0);
   CHECK(two.tasks.at(1).high == 4.0);
   CHECK(two.mean.low == 3.0);
