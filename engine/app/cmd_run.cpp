@@ -127,6 +127,7 @@ Settings read_settings(const Config& config) {
   s.cell_cache = eval.flag("cell_cache", true);
   const Config run = config.child("run");
   s.loop.snapshot_every = run.integer("snapshot_every", s.loop.snapshot_every, 0);
+  s.loop.tensorboard = run.flag("tensorboard", true);
   const Config data = config.child("loader");
   s.loader_threads = data.integer("threads", 1, 1, 256);
   s.feature_memory_mb = data.integer("feature_memory_mb", s.feature_memory_mb, 0);

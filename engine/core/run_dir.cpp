@@ -23,9 +23,18 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockFile = ".mcit-run";
-constexpr std::array<std::string_view, 11> kOurs = {
-    "nonfinite_batch.json", "result.json", "matrix.csv",  "matrix.svg", "config.toml", "log.txt",
-    "metrics.jsonl",        "snapshots",   "predictions", "plots",      kLockFile};
+constexpr std::array<std::string_view, 12> kOurs = {"nonfinite_batch.json",
+                                                    "result.json",
+                                                    "matrix.csv",
+                                                    "matrix.svg",
+                                                    "config.toml",
+                                                    "log.txt",
+                                                    "metrics.jsonl",
+                                                    "events.out.tfevents.mcit",
+                                                    "snapshots",
+                                                    "predictions",
+                                                    "plots",
+                                                    kLockFile};
 
 bool is_run(const fs::path& root) {
   std::error_code error;

@@ -34,6 +34,8 @@ class RunDir {
   std::filesystem::path config() const { return root_ / "config.toml"; }
   std::filesystem::path log() const { return root_ / "log.txt"; }
   std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
+  /// Of TensorBoard, whose file names must hold "tfevents".
+  std::filesystem::path events() const { return root_ / "events.out.tfevents.mcit"; }
   std::filesystem::path snapshots() const { return root_ / "snapshots"; }
   /// predictions/<stage>_<task>.jsonl, stage 0 being the untrained base. The task name is made safe as a file
   /// name.

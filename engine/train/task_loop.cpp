@@ -15,6 +15,7 @@
 #include "data/loader.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
+#include "train/events.hpp"
 #include "train/snapshot.hpp"
 
 namespace mcit {
@@ -84,6 +85,7 @@ struct TaskLoop::State {
   EngineHost host;
   std::unique_ptr<HookRunner> hooks;
   std::unique_ptr<AppendFile> metrics;
+  std::unique_ptr<RunEvents> events;  ///< null when they are not wanted
   RunResult result;
   std::vector<Stage> stages;
   std::unique_ptr<AdamW> optimizer;
@@ -99,6 +101,8 @@ struct TaskLoop::State {
   void make_optimizer();
   void prefetch();
   void train(std::int64_t first_step);
+  void open_metrics(std::uint64_t keep);
+  void put_line(const Json& line);
   void write_line(const StepResult& step, std::int64_t number, double seconds);
   void write_records(const char* hook);
   void save(std::int64_t step, bool trained);
@@ -130,13 +134,25 @@ void TaskLoop::State::enter_stage(std::int64_t index) {
   seen_examples = seen_tokens = 0;
 }
 
+/// @param keep bytes of metrics.jsonl that stay
+void TaskLoop::State::open_metrics(std::uint64_t keep) {
+  metrics = std::make_unique<AppendFile>(parts.run.metrics(), keep);
+  if (options.tensorboard)
+    events = std::make_unique<RunEvents>(parts.run.events(), parts.run.metrics(), result.matrix);
+}
+
+void TaskLoop::State::put_line(const Json& line) {
+  metrics->line(dump_json(line));
+  if (events) events->line(line);
+}
+
 /// What hooks outside of steps recorded, as a line of its own.
 void TaskLoop::State::write_records(const char* hook) {
   if (host.records.empty()) return;
   Json line = {{"stage", task.index + 1}, {"task", task.name}, {"hook", hook}};
   for (const auto& [name, value] : host.records) line["strategy." + name] = value;
   host.records.clear();
-  metrics->line(dump_json(line));
+  put_line(line);
 }
 
 void TaskLoop::State::make_optimizer() {
@@ -177,7 +193,7 @@ void TaskLoop::State::write_line(const StepResult& step, std::int64_t number, do
                {"seconds", std::round(seconds * 1e6) / 1e6}};
   for (const auto& [name, value] : host.records) line["strategy." + name] = value;
   host.records.clear();
-  metrics->line(dump_json(line));
+  put_line(line);
 }
 
 void TaskLoop::State::train(std::int64_t first_step) {
@@ -283,7 +299,7 @@ std::int64_t TaskLoop::State::resume(Snapshot s) {
   train_seconds = s.costs["train_seconds"];
   seen_examples = static_cast<std::int64_t>(s.costs["examples"]);
   seen_tokens = static_cast<std::int64_t>(s.costs["tokens"]);
-  metrics = std::make_unique<AppendFile>(parts.run.metrics(), s.metrics_bytes);
+  open_metrics(s.metrics_bytes);
   log::info("going on at stage ", s.stage + 1, " '", task.name,
             s.trained ? "', evaluation" : "', step " + std::to_string(s.step));
   return s.step;
@@ -363,6 +379,7 @@ void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
     stage.cost.eval_seconds = watch.seconds();
     if (selected_rows > 0) stage.selector_accuracy = selected / static_cast<double>(selected_rows);
   }
+  if (events) events->scores(result.matrix, row);
   write_result(parts.run.result(), result);
 }
 
@@ -394,7 +411,7 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunRe
 
   std::optional<Snapshot> snapshot = resume ? read_newest_snapshot(s.parts.run.snapshots()) : std::nullopt;
   if (!snapshot) {
-    s.metrics = std::make_unique<AppendFile>(s.parts.run.metrics(), 0);
+    s.open_metrics(0);
     if (s.options.evaluate_base) {
       s.task = {-1, "the base", {}, 0};
       s.prefetch();

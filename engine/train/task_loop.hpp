@@ -35,6 +35,7 @@ struct LoopOptions {
       100;                      ///< optimizer steps between snapshots inside a stage; 0 = boundaries only
   std::int64_t stop_after = 0;  ///< stages to run in this call; 0 = all
   bool evaluate_base = true;    ///< row 0
+  bool tensorboard = true;      ///< an event file beside metrics.jsonl
   std::filesystem::path cell_cache;  ///< folder of cells shared between runs; empty = none
   std::string engine_hash;           ///< of the code that computes a cell: part of its key
   std::string
