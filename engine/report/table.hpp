@@ -29,6 +29,8 @@ class Table {
   /// @throws std::invalid_argument unless there is one cell for each column.
   void row(std::vector<TableCell> cells);
   std::size_t rows() const { return rows_.size(); }
+  const std::vector<TableColumn>& columns() const { return columns_; }
+  const std::vector<std::vector<TableCell>>& cells() const { return rows_; }  ///< row by row
 
   /// Aligned by terminal columns (UTF-8, wide characters). What does not fit in `width` goes on in further
   /// blocks, each beginning with the first column again.

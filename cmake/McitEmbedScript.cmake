@@ -1,0 +1,13 @@
+# Run by mcit_embed(): writes OUTPUT, in which each function of FILES ("function,file,function,file") gives its file's bytes.
+string(REPLACE "," ";" pairs "${FILES}")
+set(text "#include \"${HEADER}\"\n\nnamespace ${NAMESPACE} {\nnamespace {\n")
+set(functions "")
+while(pairs)
+  list(POP_FRONT pairs function file)
+  file(READ "${file}" bytes HEX)
+  string(REGEX REPLACE "(................................)" "\\1\n" bytes "${bytes}")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "'\\\\x\\1'," bytes "${bytes}")
+  string(APPEND text "constexpr char k_${function}[] = {${bytes}};\n")
+  string(APPEND functions "std::string_view ${function}() { return {k_${function}, sizeof k_${function}}; }\n")
+endwhile()
+file(WRITE "${OUTPUT}" "${text}}  // namespace\n${functions}}  // namespace ${NAMESPACE}\n")

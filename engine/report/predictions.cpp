@@ -1,0 +1,69 @@
+#include "report/predictions.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "core/files.hpp"
+#include "core/json.hpp"
+#include "core/run_dir.hpp"
+#include "core/text.hpp"
+#include "mcit/errors.hpp"
+
+namespace mcit {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string text_of(const Json& row, const char* key) {
+  const auto found = row.find(key);
+  if (found == row.end() || found->is_null()) return {};
+  return found->is_string() ? found->get<std::string>() : dump_json(*found);
+}
+
+Answer answer_of(std::string_view line, const std::string& where) {
+  constexpr JsonLimits kLimits{.max_bytes = std::uint64_t{16} << 20, .max_depth = 16};
+  const Json row = parse_json(line, where, kLimits);
+  if (!row.is_object() || !row.contains("question_id")) throw DataError(where, "is no row of predictions");
+  Answer out{text_of(row, "question_id"), text_of(row, "prompt"), text_of(row, "text"), text_of(row, "gold")};
+  out.score = json_number(row, "score", where);
+  if (!(out.score >= 0.0 && out.score <= 1.0)) throw DataError(where, "the score is not between 0 and 1");
+  const auto form = row.find("well_formed");
+  out.well_formed = form == row.end() || !form->is_boolean() || form->get<bool>();
+  return out;
+}
+
+}  // namespace
+
+AnswerFaults read_answers(const fs::path& file, const std::function<void(Answer&&)>& see) {
+  AnswerFaults faults;
+  std::error_code error;
+  if (!fs::exists(file, error)) return faults;
+  const MappedFile mapped(file);
+  std::string_view rest(reinterpret_cast<const char*>(mapped.data()), mapped.size());
+  for (std::int64_t number = 1; !rest.empty(); ++number) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (trimmed(line).empty()) continue;
+    try {
+      see(answer_of(line, file.string() + ":" + std::to_string(number)));
+    } catch (const DataError& e) {
+      if (faults.lines++ == 0) faults.first = e.what();
+    }
+  }
+  return faults;
+}
+
+fs::path predictions_of(const fs::path& path) {
+  std::error_code error;
+  return (fs::is_directory(path, error) ? path : path.parent_path()) / "predictions";
+}
+
+fs::path predictions_file(const fs::path& predictions, std::int64_t stage, const std::string& task) {
+  char number[24];
+  std::snprintf(number, sizeof number, "%02lld_", static_cast<long long>(stage));
+  return predictions / (number + safe_file_name(task) + ".jsonl");
+}
+
+}  // namespace mcit
