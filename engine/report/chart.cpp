@@ -28,12 +28,10 @@ struct Frame {
   }
 };
 
-int decimals_of(double span) { return span >= 10.0 ? 0 : span >= 1.0 ? 1 : 3; }
-
 void draw_axes(std::string& out, const LineChart& chart, const Frame& f) {
   for (const double t : ticks(f.low, f.high, 4)) {
     out += svg_line(f.left, f.y(t), f.width - f.right, f.y(t), "grid");
-    out += svg_text(f.left - 5, f.y(t) + 3.5, fixed(t, decimals_of(f.high - f.low)), "tick end");
+    out += svg_text(f.left - 5, f.y(t) + 3.5, tick_text(t), "tick end");
   }
   const std::size_t n = chart.x.size();
   const double room = (f.width - f.left - f.right) / static_cast<double>(std::max<std::size_t>(n, 1));

@@ -143,13 +143,12 @@ std::string scatter(const Scatter& chart) {
   std::string body;
   for (const double t : vertical.marks()) {
     body += svg_line(kLeft, y_at(t), kWidth - kRight, y_at(t), "grid");
-    body +=
-        svg_text(kLeft - 5, y_at(t) + 3.5, fixed(t, vertical.high - vertical.low < 8 ? 1 : 0), "tick end");
+    body += svg_text(kLeft - 5, y_at(t) + 3.5, tick_text(t), "tick end");
   }
   for (const double t : horizontal.marks()) {
     body += svg_line(x_at(t), kTop, x_at(t), kHeight - kBottom, "grid");
-    body += svg_text(x_at(t), kHeight - kBottom + 14,
-                     chart.parameters ? html::count(t) : shortest(std::round(t * 1e3) / 1e3), "tick mid");
+    body += svg_text(x_at(t), kHeight - kBottom + 14, chart.parameters ? html::count(t) : tick_text(t),
+                     "tick mid");
   }
   body += svg_text((kLeft + kWidth - kRight) / 2, kHeight - 6, html::text(chart.x_title), "axis mid");
   std::vector<std::pair<double, double>> at;

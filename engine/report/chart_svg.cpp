@@ -1,5 +1,7 @@
 #include "report/chart_svg.hpp"
 
+#include <cmath>
+
 #include "core/text.hpp"
 #include "report/chart.hpp"
 
@@ -19,6 +21,8 @@ std::string attribute(const char* name, double value) {
 std::string at(double x, double y) { return number(x) + " " + number(y); }
 
 }  // namespace
+
+std::string tick_text(double tick) { return shortest(std::round(tick * 1e3) / 1e3 + 0.0); }
 
 std::string svg_pair(double x, double y) { return number(x) + "," + number(y) + " "; }
 

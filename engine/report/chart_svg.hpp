@@ -5,6 +5,8 @@
 
 namespace mcit::chart {
 
+/// A tick of ticks(): as many decimals as it has, at most three.
+std::string tick_text(double tick);
 /// "12.5,3 ": one decimal.
 std::string svg_pair(double x, double y);
 std::string svg_line(double x1, double y1, double x2, double y2, const char* style);

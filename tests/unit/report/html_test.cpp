@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "report/chart.hpp"
+#include "report/chart_svg.hpp"
 
 namespace mcit {
 namespace {
@@ -52,6 +53,13 @@ TEST_CASE("base64 is that of RFC 4648") {  // its section 10
   CHECK(html::base64("fooba") == "Zm9vYmE=");
   CHECK(html::base64("foobar") == "Zm9vYmFy");
   CHECK(html::base64("\xff\xfe\xfd") == "//79");
+}
+
+TEST_CASE("ticks are labelled with the decimals that they have") {
+  CHECK(chart::tick_text(52.5) == "52.5");
+  CHECK(chart::tick_text(100) == "100");
+  CHECK(chart::tick_text(0.1 + 0.2) == "0.3");
+  CHECK(chart::tick_text(-0.0) == "0");
 }
 
 TEST_CASE("ticks are round numbers that lie in the range") {
