@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "app/commands.hpp"
 #include "app/experiment.hpp"
@@ -55,12 +56,11 @@ class Pictures {
 
   /// @return null when it cannot be had
   const Suite* suite_of(const ComparedRun& run) {
-    const std::string& settings = run.result.provenance.config;
-    const auto [known, fresh] = suites_.try_emplace(settings);
-    if (!fresh) return known->second.get();
-    const Config config = Config::parse(settings, run.path + ": provenance");
+    const Config config = Config::parse(run.result.provenance.config, run.path + ": provenance");
+    const std::string name = config.text("suite", run.result.suite);
     const fs::path data = data_.empty() ? config.path("data", "") : data_;
-    known->second = std::make_unique<Suite>(open_suite(config.text("suite", run.result.suite), {}, data));
+    const auto [known, fresh] = suites_.try_emplace({name, data});
+    if (fresh) known->second = std::make_unique<Suite>(open_suite(name, {}, data));
     return known->second.get();
   }
 
@@ -84,7 +84,7 @@ class Pictures {
   }
 
   fs::path data_;
-  std::map<std::string, std::unique_ptr<Suite>> suites_;  ///< by the settings of their runs
+  std::map<std::pair<std::string, fs::path>, std::unique_ptr<Suite>> suites_;  ///< by name and data folder
   std::map<std::pair<const Suite*, std::string>, Rows> rows_;
   std::set<std::string> said_;
 };

@@ -47,7 +47,7 @@ std::string common_front(const std::vector<std::string>& names) {
 std::string mosaic(const std::string& stage, const ResultTable& table, const Range& range, bool labelled) {
   const std::string front = common_front(table.rows);
   const auto columns = static_cast<double>(table.columns.size());
-  const double width = std::clamp(110.0 / std::max(columns, 1.0), 2.0, 13.0), height = 11.0;
+  const double width = std::clamp(96.0 / std::max(columns, 1.0), 2.0, 12.0), height = 11.0;
   const double left = labelled ? 128.0 : 4.0;
   std::string body;
   for (std::size_t i = 0; i < table.rows.size(); ++i) {

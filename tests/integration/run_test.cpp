@@ -83,7 +83,7 @@ Json lasting(Json result) {
 }  // namespace
 
 TEST_CASE("A run leaves every file that the guide names, and no other") {
-  CHECK(names_in(runs().first()) == std::vector<std::string>{".mcit-run", "config.toml", "log.txt",
+  CHECK(names_in(runs().first()) == std::vector<std::string>{".mcit-run", "config.toml", "events.out.tfevents.mcit", "log.txt",
                                                              "matrix.csv", "matrix.svg", "metrics.jsonl",
                                                              "predictions", "result.json", "snapshots"});
   std::vector<std::string> cells;

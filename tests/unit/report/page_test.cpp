@@ -139,6 +139,36 @@ TEST_CASE("the same runs give the same bytes, and a run alone needs no predictio
   CHECK_THAT(html, ContainsSubstring("only on two"));
 }
 
+/// What the page's script draws.
+Json data_of(const std::string& html) {
+  const std::string mark = "<script type=\"application/json\" id=\"data\">";
+  const std::size_t at = html.find(mark) + mark.size();
+  return Json::parse(html.substr(at, html.find("</script>", at) - at));
+}
+
+TEST_CASE("joint training is a level among the curves, a task trained alone a point") {
+  RunResult joint = make_result("two", "joint", 1, {{"a", 4, 10.0}, {"b", 4, 25.0}}, {{"joint", {0, 1}}});
+  joint.matrix.set_row(0, {10.0, 20.0});
+  joint.matrix.set_row(1, {70.0, 80.0});
+  joint.complete = true;
+  const std::vector<ComparedRun> runs = {
+      finished("nowhere/s", "sequential"), finished("nowhere/single", "single"), {"nowhere/joint", joint}};
+  const std::string html = report_page(runs, {});
+  read_page(html);
+  const Json charts = data_of(html).at("charts");
+  REQUIRE(charts.size() == 3);
+  CHECK(charts[0].at("lines").size() == 1);  // the mean over learned tasks is that of the stream alone
+  CHECK(charts[0].at("lines")[0].at("values") == Json({nullptr, 60.0, 48.0}));
+  const Json& of_a = charts[1];
+  CHECK(of_a.at("mark") == 1);
+  CHECK(of_a.at("level") == 10.0);
+  CHECK(of_a.at("x") == Json({"base", "a", "b"}));
+  CHECK(of_a.at("lines")[0].at("values") == Json({10.0, 60.0, 40.0}));
+  CHECK(of_a.at("lines")[1].at("values") == Json({nullptr, 60.0, nullptr}));
+  CHECK(of_a.at("lines")[2].at("values") == Json({70.0, 70.0, 70.0}));
+  CHECK(of_a.at("lines")[2].at("colour") == -1);  // bounds are grey
+}
+
 TEST_CASE("pictures and examples are bounded") {
   const test::TemporaryFolder folder;
   const std::vector<ComparedRun> runs = {finished(folder / "run", "s")};
