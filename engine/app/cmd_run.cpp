@@ -210,7 +210,8 @@ struct Prepared {
     for (std::size_t j = 0; j < work.tasks.size(); ++j) {
       StreamTask& task = work.tasks[j];
       task.steps = steps_of(task, s);
-      head.tasks.push_back({task.info.name, task.info.test_examples, suite.tasks[j].chance});
+      head.tasks.push_back({task.info.name, task.info.test_examples, suite.tasks[j].chance,
+                            std::string(task.eval.scorer->name)});
     }
     // Made once, and shown the stream, before anything is on disk: wrong settings stop the run here.
     QuietHost host;

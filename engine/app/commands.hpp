@@ -15,6 +15,8 @@ void add_sweep(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_report(CLI::App& app);
 void add_metrics(CLI::App& app);
+void add_score(CLI::App& app);
+void add_rescore(CLI::App& app);
 void add_export(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_compose(CLI::App& app);

@@ -28,6 +28,8 @@ int main(int argc, char** argv) {
   mcit::add_compare(app);
   mcit::add_report(app);
   mcit::add_metrics(app);
+  mcit::add_score(app);
+  mcit::add_rescore(app);
   mcit::add_plugins(app);
   mcit::add_check_plugin(app);
   mcit::add_new_plugin(app);

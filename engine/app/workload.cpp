@@ -111,6 +111,7 @@ StreamTask question_task(const Suite& suite, const SuiteTask& spec, std::int64_t
       model, [encoder](const std::vector<std::int64_t>& ids) { return encoder->decode(ids); }, set,
       spec.max_new_tokens);
   task.eval.scorer = &find_scorer(spec.scorer);
+  task.eval.answer_set = answers;
   task.eval.digest = digest.hex();
   task.info = {spec.name, static_cast<std::int64_t>(train.size()), static_cast<std::int64_t>(test.size()),
                answers};
@@ -219,6 +220,7 @@ StreamTask class_task(const Suite& suite, const SuiteTask& spec, std::int64_t in
   }
   hash_pictures(digest, task.eval.examples);
   task.eval.scorer = &find_scorer("exact");
+  task.eval.answer_set = data.classes;
   task.eval.answer = class_answers(model, data.classes);
   task.eval.digest = digest.hex();
   task.info = {spec.name, static_cast<std::int64_t>(task.train.size()),

@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockFile = ".mcit-run";
-constexpr std::array<std::string_view, 12> kOurs = {"nonfinite_batch.json",
+constexpr std::array<std::string_view, 13> kOurs = {"nonfinite_batch.json",
                                                     "result.json",
                                                     "matrix.csv",
                                                     "matrix.svg",
@@ -34,6 +34,7 @@ constexpr std::array<std::string_view, 12> kOurs = {"nonfinite_batch.json",
                                                     "snapshots",
                                                     "predictions",
                                                     "plots",
+                                                    "rescored",
                                                     kLockFile};
 
 bool is_run(const fs::path& root) {

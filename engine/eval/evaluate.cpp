@@ -1,47 +1,12 @@
 #include "eval/evaluate.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <filesystem>
 #include <numeric>
-#include <sstream>
 
-#include "core/json.hpp"
 #include "core/system.hpp"
-#include "mcit/errors.hpp"
 
 namespace mcit {
-
-double Cell::score() const {
-  double sum = 0.0;
-  for (const Prediction& row : rows) sum += row.score;
-  return rows.empty() ? 0.0 : 100.0 * sum / static_cast<double>(rows.size());
-}
-
-std::optional<double> Cell::restricted_score() const {
-  double sum = 0.0;
-  for (const Prediction& row : rows) {
-    if (!row.restricted_score) return std::nullopt;
-    sum += *row.restricted_score;
-  }
-  if (rows.empty()) return std::nullopt;
-  return 100.0 * sum / static_cast<double>(rows.size());
-}
-
-std::optional<double> Cell::selector_accuracy(std::int64_t task) const {
-  std::int64_t right = 0;
-  for (const Prediction& row : rows) {
-    if (row.selected_task < 0) return std::nullopt;
-    right += row.selected_task == task ? 1 : 0;
-  }
-  if (rows.empty()) return std::nullopt;
-  return 100.0 * static_cast<double>(right) / static_cast<double>(rows.size());
-}
-
-double Cell::oracle_score() const {
-  double sum = 0.0;
-  for (const Prediction& row : rows) sum += row.oracle_score.value_or(row.score);
-  return rows.empty() ? 0.0 : 100.0 * sum / static_cast<double>(rows.size());
-}
 
 AnswerHook generated_answers(Mllm& model,
                              std::function<std::string(const std::vector<std::int64_t>&)> decode_text,
@@ -80,10 +45,6 @@ Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const Sele
   });
   Cell cell;
   cell.rows.resize(task.examples.size());
-  const auto score_of = [&](std::size_t row, const std::string& text) {
-    const ScoreContext context{.options = {}, .prompt = task.examples[row]->prompt};
-    return task.scorer->score(text, task.golds[row], context);
-  };
   for (std::size_t begin = 0; begin < order.size(); begin += static_cast<std::size_t>(batch)) {
     const std::size_t end = std::min(order.size(), begin + static_cast<std::size_t>(batch));
     Batch part;
@@ -97,13 +58,10 @@ Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const Sele
       const Example& example = *task.examples[row];
       Prediction& out = cell.rows[row];
       out = {.id = example.id, .prompt = example.prompt, .text = answers.free[at], .gold = example.answer};
-      const Score score = score_of(row, out.text);
-      out.score = score.value;
-      out.well_formed = score.well_formed;
-      if (!answers.restricted.empty()) {
-        out.restricted_text = answers.restricted[at];
-        out.restricted_score = score_of(row, *out.restricted_text).value;
-      }
+      if (task.golds[row] != std::vector{out.gold}) out.golds = task.golds[row];
+      if (!example.image.empty()) out.image = std::filesystem::path(example.image).filename().string();
+      if (!task.answer_set.empty()) out.in_set = is_among(out.text, task.answer_set);
+      if (!answers.restricted.empty()) out.restricted_text = answers.restricted[at];
       if (!selection.task.empty()) out.selected_task = selection.task[at];
     }
     Batch misrouted;
@@ -119,52 +77,12 @@ Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const Sele
       model.route().clear();
       select(misrouted);
       const Answers own = task.answer(misrouted, false);
-      for (std::size_t i = 0; i < rows.size(); ++i)
-        cell.rows[rows[i]].oracle_score = score_of(rows[i], own.free[i]).value;
+      for (std::size_t i = 0; i < rows.size(); ++i) cell.rows[rows[i]].oracle_text = own.free[i];
     }
     if (progress) progress(static_cast<std::int64_t>(end - begin));
     if (interrupted()) throw Interrupted();
   }
-  return cell;
-}
-
-std::string to_jsonl(const Cell& cell) {
-  std::string out;
-  for (const Prediction& row : cell.rows) {
-    Json line = {{"question_id", row.id}, {"prompt", row.prompt}, {"text", row.text},
-                 {"gold", row.gold},      {"score", row.score},   {"well_formed", row.well_formed}};
-    if (row.restricted_text) {
-      line["restricted_text"] = *row.restricted_text;
-      line["restricted_score"] = row.restricted_score.value_or(0.0);
-    }
-    if (row.selected_task >= 0) line["selected_task"] = row.selected_task;
-    if (row.oracle_score) line["oracle_score"] = *row.oracle_score;
-    out += dump_json(line) + "\n";
-  }
-  return out;
-}
-
-Cell from_jsonl(const std::string& text, const std::string& where) {
-  Cell cell;
-  std::istringstream lines(text);
-  std::string line;
-  for (std::int64_t number = 1; std::getline(lines, line); ++number) {
-    const std::string at = where + ":" + std::to_string(number);
-    const Json object = parse_json(line, at);
-    Prediction row{.id = json_text(object, "question_id", at),
-                   .prompt = json_text(object, "prompt", at),
-                   .text = json_text(object, "text", at),
-                   .gold = json_text(object, "gold", at),
-                   .score = json_number(object, "score", at),
-                   .well_formed = object.value("well_formed", false)};
-    if (object.contains("restricted_text")) {
-      row.restricted_text = json_text(object, "restricted_text", at);
-      row.restricted_score = json_number(object, "restricted_score", at);
-    }
-    if (object.contains("selected_task")) row.selected_task = json_integer(object, "selected_task", at);
-    if (object.contains("oracle_score")) row.oracle_score = json_number(object, "oracle_score", at);
-    cell.rows.push_back(std::move(row));
-  }
+  score_cell(cell, *task.scorer);
   return cell;
 }
 

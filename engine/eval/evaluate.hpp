@@ -8,10 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "eval/scorers.hpp"
 #include "mcit/strategy.hpp"
 #include "model/clip_model.hpp"
 #include "model/mllm.hpp"
+#include "score/cell.hpp"
+#include "score/scorers.hpp"
 
 namespace mcit {
 
@@ -38,26 +39,8 @@ struct EvalTask {
   std::vector<std::vector<std::string>> golds;  ///< accepted answers of each row
   const Scorer* scorer = nullptr;
   AnswerHook answer;
-  std::string digest;  ///< hash of rows, pictures, scorer and limits
-};
-
-struct Prediction {
-  std::string id, prompt, text, gold;
-  double score = 0.0;
-  bool well_formed = false;
-  std::optional<std::string> restricted_text{};  ///< best answer of the task's answer set
-  std::optional<double> restricted_score{};
-  std::int64_t selected_task = -1;       ///< what the strategy routed to; -1 when it selects nothing
-  std::optional<double> oracle_score{};  ///< with the true task, where another was selected
-};
-
-struct Cell {
-  std::vector<Prediction> rows;  ///< in file order
-
-  double score() const;                                              ///< percent
-  std::optional<double> restricted_score() const;                    ///< percent
-  std::optional<double> selector_accuracy(std::int64_t task) const;  ///< percent of rows routed to `task`
-  double oracle_score() const;  ///< percent, with the true task for every row
+  std::vector<std::string> answer_set{};  ///< every answer the task knows; empty for free text
+  std::string digest;                     ///< hash of rows, pictures, scorer and limits
 };
 
 /// The strategy's say at inference; sets the model's route where a row's task is unknown (-1).
@@ -70,10 +53,5 @@ using SelectHook = std::function<Selection(const Batch&)>;
 /// @param learned whether the task was trained: only then is there anything of its own to answer with
 Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const SelectHook& select, bool learned,
               const std::function<void(std::int64_t rows)>& progress = {});
-
-/// predictions.jsonl: one object a row, deterministic bytes.
-std::string to_jsonl(const Cell& cell);
-/// @throws DataError naming the line.
-Cell from_jsonl(const std::string& text, const std::string& where);
 
 }  // namespace mcit

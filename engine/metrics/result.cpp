@@ -1,6 +1,7 @@
 #include "metrics/result.hpp"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
@@ -26,9 +27,11 @@ Json optional_json(const std::optional<double>& value) { return value ? Json(*va
 
 Json tasks_json(const std::vector<TaskResult>& tasks) {
   Json out = Json::array();
-  for (const TaskResult& task : tasks)
-    out.push_back(
-        {{"name", task.name}, {"test_examples", task.test_examples}, {"chance", optional_json(task.chance)}});
+  for (const TaskResult& task : tasks) {
+    Json& line = out.emplace_back(Json{
+        {"name", task.name}, {"test_examples", task.test_examples}, {"chance", optional_json(task.chance)}});
+    if (!task.scorer.empty()) line["scorer"] = task.scorer;
+  }
   return out;
 }
 
@@ -87,6 +90,14 @@ Json selector_json(const RunResult& result) {
     any = any || stage.selector_accuracy.has_value();
   }
   return any ? out : Json(nullptr);
+}
+
+/// The parts of a split by their names in the file.
+template <class Split>
+auto split_parts(Split& split) {
+  return std::array{std::pair{"format_drift", &split.format_drift},
+                    std::pair{"knowledge_loss", &split.knowledge_loss},
+                    std::pair{"regained", &split.regained}};
 }
 
 Json tables_json(const RunResult& result) {
@@ -306,7 +317,7 @@ RunResult make_result(std::string suite, std::string strategy, std::uint64_t see
   return result;
 }
 
-void write_result(const std::filesystem::path& file, const RunResult& result) {
+Json result_json(const RunResult& result) {
   Json json;
   json["schema"] = kSchema;
   json["mcit"] = MCIT_VERSION;
@@ -331,8 +342,15 @@ void write_result(const std::filesystem::path& file, const RunResult& result) {
   }
   json["tables"] = tables_json(result);
   json["costs"] = costs_json(result);
+  if (result.forgetting)
+    for (const auto& [key, matrix] : split_parts(*result.forgetting))
+      json["forgetting_split"][key] = matrix_to_json(*matrix);
   json["provenance"] = provenance_json(result.provenance);
-  write_json(file, json);
+  return json;
+}
+
+void write_result(const std::filesystem::path& file, const RunResult& result) {
+  write_json(file, result_json(result));
 }
 
 namespace {
@@ -381,6 +399,7 @@ RunResult read_result(const std::filesystem::path& path) {
   for (const Json& task : json_array(json, "tasks", where)) {
     TaskResult read{json_text(task, "name", where + ": tasks"), 0, {}};
     take(task, "test_examples", read.test_examples, where + ": tasks");
+    take(task, "scorer", read.scorer, where + ": tasks");
     if (task.contains("chance")) read.chance = optional_number(task["chance"], where + ": tasks");
     result.tasks.push_back(std::move(read));
   }
@@ -394,6 +413,14 @@ RunResult read_result(const std::filesystem::path& path) {
     *matrix = AccuracyMatrix(result.task_names(), result.matrix.stages(), learned_at);
     if (json.contains(key))
       *matrix = matrix_of_run(json[key], result.task_names(), result.matrix.stages(), learned_at, where);
+  }
+  if (const Json& split = part(json, "forgetting_split"); !split.empty()) {
+    result.forgetting.emplace();
+    for (const auto& [key, matrix] : split_parts(*result.forgetting)) {
+      *matrix = AccuracyMatrix(result.task_names(), result.matrix.stages(), learned_at);
+      if (split.contains(key))
+        *matrix = matrix_of_run(split[key], result.task_names(), result.matrix.stages(), learned_at, where);
+    }
   }
   read_tables(json, result, where);
   read_counts(json, result, where);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/json.hpp"
 #include "core/system.hpp"
 #include "metrics/matrix.hpp"
 #include "metrics/metrics.hpp"
@@ -19,6 +20,7 @@ struct TaskResult {
   std::string name;
   std::int64_t test_examples = 0;
   std::optional<double> chance;  ///< percent, best guess that does not look at the picture
+  std::string scorer{};          ///< name of the scorer; empty in files of other programs
 };
 
 /// What one training stage took; evaluation is the one after the stage.
@@ -76,6 +78,15 @@ struct Provenance {
   std::string finished;  ///< UTC; empty while the run goes on
 };
 
+/// What became of answers that were right, or partly right, when their task had just been learned. Cells are
+/// percent of a task's rows after a later stage, empty up to the stage that learns the task; drift + loss -
+/// regained = score when learned - score.
+struct ForgettingSplit {
+  AccuracyMatrix format_drift;    ///< lost, and now without the form asked for or out of the answer set
+  AccuracyMatrix knowledge_loss;  ///< lost, in the right form
+  AccuracyMatrix regained;        ///< won by rows that were worse when the task had been learned
+};
+
 struct RunResult {
   std::string suite;
   std::string strategy;
@@ -90,6 +101,7 @@ struct RunResult {
   AccuracyMatrix matrix_selector;    ///< percent of the cell's rows for which the right task was selected
   /// counts[i][j], empty where the cell is missing; either no rows or one for each row of the matrix
   std::vector<std::vector<std::optional<CellCount>>> counts;
+  std::optional<ForgettingSplit> forgetting{};  ///< of a run that has ended
   Provenance provenance;
 
   std::vector<std::string> task_names() const;
@@ -106,6 +118,8 @@ RunResult make_result(std::string suite, std::string strategy, std::uint64_t see
                       std::vector<TaskResult> tasks,
                       const std::vector<std::pair<std::string, std::vector<std::int64_t>>>& stages);
 
+/// The file's content.
+Json result_json(const RunResult& result);
 /// Atomically. Metrics are computed here from the matrices, never stored by hand.
 void write_result(const std::filesystem::path& file, const RunResult& result);
 /// A folder is read as the run whose result.json it holds. @throws DataError naming file and key.

@@ -15,6 +15,7 @@
 #include "data/loader.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
+#include "score/drift.hpp"
 #include "train/events.hpp"
 #include "train/snapshot.hpp"
 
@@ -327,6 +328,7 @@ Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& st
       try {
         Cell known = from_jsonl(read_file(file), file.string());
         if (known.rows.size() == t.eval.examples.size()) {
+          if (t.eval.scorer->corpus != nullptr) score_cell(known, *t.eval.scorer);
           progress.advance(static_cast<std::int64_t>(known.rows.size()));
           return known;
         }
@@ -362,9 +364,8 @@ void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
     const auto task_index = static_cast<std::int64_t>(j);
     result.matrix.set(row, task_index, known.score());
     result.matrix_restricted.set(row, task_index, known.restricted_score());
-    double sum = 0.0;
-    for (const Prediction& p : known.rows) sum += p.score;
-    counts[static_cast<std::size_t>(row)][j] = CellCount{sum, static_cast<std::int64_t>(known.rows.size())};
+    counts[static_cast<std::size_t>(row)][j] =
+        CellCount{known.total(), static_cast<std::int64_t>(known.rows.size())};
     const auto accuracy = known.selector_accuracy(task_index);
     if (!accuracy || !host.met.contains(task_index)) continue;
     result.matrix_selector.set(row, task_index, accuracy);
@@ -455,6 +456,9 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunRe
     write_result(s.parts.run.result(), s.result);
     if (s.options.stop_after > 0 && i + 1 - first_stage >= s.options.stop_after) return s.result;
   }
+  split_forgetting(s.result, [&](std::int64_t row, std::int64_t task) {
+    return stored_cell(s.parts.run.root(), row, s.result.tasks[static_cast<std::size_t>(task)].name);
+  });
   s.result.complete = true;
   s.result.provenance.finished = utc_now();
   write_result(s.parts.run.result(), s.result);

@@ -67,6 +67,26 @@ TEST_CASE("a run reads back as it was written") {
   CHECK(test::slurp(folder / "again.json") == test::slurp(folder / "result.json"));
 }
 
+TEST_CASE("scorers and the split of forgetting read back") {
+  const test::TemporaryFolder folder;
+  RunResult run = example();
+  run.tasks[0].scorer = "exact";
+  ForgettingSplit& split = run.forgetting.emplace();
+  split.format_drift = split.knowledge_loss = split.regained = AccuracyMatrix(run.task_names(), 2, {1, 2});
+  split.format_drift.set(2, 0, 12.5);
+  split.knowledge_loss.set(2, 0, 10.0);
+  split.regained.set(2, 0, 2.5);
+  write_result(folder / "result.json", run);
+  const RunResult back = read_result(folder.path());
+  CHECK(back.tasks[0].scorer == "exact");
+  CHECK(back.tasks[1].scorer.empty());
+  REQUIRE(back.forgetting);
+  CHECK(back.forgetting->format_drift == split.format_drift);
+  CHECK(back.forgetting->regained == split.regained);
+  CHECK(read_json(folder / "result.json")["forgetting_split"]["knowledge_loss"][2] ==
+        Json::array({10.0, nullptr}));
+}
+
 TEST_CASE("result.json carries the metrics of its matrix and null for what is missing") {
   const test::TemporaryFolder folder;
   write_result(folder / "result.json", example());

@@ -1,4 +1,4 @@
-#include "eval/text.hpp"
+#include "score/text.hpp"
 
 #include <catch2/catch_test_macros.hpp>
 #include <string>
@@ -11,7 +11,7 @@ std::string lowered(std::string_view utf8) { return text::encode(text::lower(tex
 
 }  // namespace
 
-TEST_CASE("decode and encode are inverse, malformed bytes included", "[eval][text]") {
+TEST_CASE("decode and encode are inverse, malformed bytes included", "[score][text]") {
   for (const std::string_view utf8 : {"", "plain", "naïve 日本語 \U0001F642", "\x80", "caf\xC3", "\xC0\xAF",
                                       "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "a\xFFz"}) {
     CHECK(text::encode(text::decode(utf8)) == utf8);
@@ -27,7 +27,7 @@ TEST_CASE("decode and encode are inverse, malformed bytes included", "[eval][tex
 }
 
 // Expected strings: Python 3.11, str.lower(), but for the final sigma.
-TEST_CASE("lower knows the alphabets that answers come in", "[eval][text]") {
+TEST_CASE("lower knows the alphabets that answers come in", "[score][text]") {
   CHECK(lowered("ABC xyz 123 _[]") == "abc xyz 123 _[]");
   CHECK(lowered("ÀÉÎÕÜÞ×ß") == "àéîõüþ×ß");
   CHECK(lowered("ŁÓDŹ ČEŠTINA Ÿ ŽŐŰ") == "łódź čeština ÿ žőű");
@@ -40,7 +40,7 @@ TEST_CASE("lower knows the alphabets that answers come in", "[eval][text]") {
   CHECK(lowered("日本語 \xC3 \U0001F642") == "日本語 \xC3 \U0001F642");
 }
 
-TEST_CASE("trim and split know Unicode white space", "[eval][text]") {
+TEST_CASE("trim and split know Unicode white space", "[score][text]") {
   CHECK(text::trim(U"\u00A0 \u2003a b\u3000\n") == U"a b");
   CHECK(text::trim(U" \t ").empty());
   CHECK(text::split(U"  two\u00A0words\n") == std::vector<std::u32string>{U"two", U"words"});
@@ -48,7 +48,7 @@ TEST_CASE("trim and split know Unicode white space", "[eval][text]") {
   CHECK(text::split(U"zero\u200Bwidth").size() == 1);  // Python: "\u200b".isspace() is False
 }
 
-TEST_CASE("edit distance counts code points", "[eval][text]") {
+TEST_CASE("edit distance counts code points", "[score][text]") {
   CHECK(text::edit_distance(U"kitten", U"sitting") ==
         3);  // the textbook pair of Wagner and Fischer's algorithm
   CHECK(text::edit_distance(U"", U"abc") == 3);

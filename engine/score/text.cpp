@@ -1,4 +1,4 @@
-#include "eval/text.hpp"
+#include "score/text.hpp"
 
 #include <algorithm>
 #include <array>
@@ -96,6 +96,7 @@ std::string encode(std::u32string_view points) {
 }
 
 char32_t lower(char32_t point) {
+  if (point < 0x80) return point >= U'A' && point <= U'Z' ? point + 32 : point;
   for (const Block& block : kBlocks) {
     if (point >= block.first && point <= block.last) {
       return static_cast<char32_t>(static_cast<std::int32_t>(point) + block.offset);

@@ -1,6 +1,7 @@
 #pragma once
 /// Text as scorers compare it: code points, so that no rule ever cuts a UTF-8 sequence in two.
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -30,5 +31,20 @@ std::vector<std::u32string> split(std::u32string_view points);
 
 /// Levenshtein distance: insertions, deletions and substitutions of code points.
 std::size_t edit_distance(std::u32string_view left, std::u32string_view right);
+
+/// Length of the longest common subsequence.
+template <class Word>
+std::size_t common_subsequence(const std::vector<Word>& left, const std::vector<Word>& right) {
+  std::vector<std::size_t> row(right.size() + 1, 0);
+  for (const Word& word : left) {
+    std::size_t diagonal = 0;
+    for (std::size_t j = 0; j < right.size(); ++j) {
+      const std::size_t above = row[j + 1];
+      row[j + 1] = word == right[j] ? diagonal + 1 : std::max(above, row[j]);
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
 
 }  // namespace mcit::text

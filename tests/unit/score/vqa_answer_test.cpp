@@ -1,11 +1,11 @@
-#include "eval/vqa_answer.hpp"
+#include "score/vqa_answer.hpp"
 
 #include <catch2/catch_test_macros.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "eval/text.hpp"
+#include "score/text.hpp"
 
 namespace {
 
@@ -17,7 +17,7 @@ std::string normalised(std::string_view answer) {
 
 // Expected strings: EvalAIAnswerProcessor()(answer) of the evaluation in MMF that LLaVA, CoIN, MCITlib, SEFE
 // and Prism carry as `m4c_evaluator.py`, run under Python 3.11.
-TEST_CASE("answers are normalised as the VQA evaluation does it", "[eval][vqa]") {
+TEST_CASE("answers are normalised as the VQA evaluation does it", "[score][vqa]") {
   const std::vector<std::pair<std::string, std::string>> cases{
       {"", ""},
       {"  Yes  ", "yes"},
@@ -72,7 +72,7 @@ TEST_CASE("answers are normalised as the VQA evaluation does it", "[eval][vqa]")
 }
 
 // 32 is the value of re.UNICODE, which the original passes where re.sub takes its count.
-TEST_CASE("only the first 32 full stops go", "[eval][vqa]") {
+TEST_CASE("only the first 32 full stops go", "[score][vqa]") {
   std::string answer, expected = std::string(32, 'x');
   for (int i = 0; i < 35; ++i) answer += "x.";
   for (int i = 0; i < 3; ++i) expected += "x.";

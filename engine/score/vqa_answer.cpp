@@ -1,4 +1,4 @@
-#include "eval/vqa_answer.hpp"
+#include "score/vqa_answer.hpp"
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/text.hpp"
+#include "score/text.hpp"
 
 namespace mcit {
 namespace {
