@@ -45,7 +45,8 @@ void export_run(const Flags& flags) {
                           "the run has not begun to train");
   const std::string model = config.name_or_path("model", "mini"),
                     name = config.child("strategy").text("name", "sequential");
-  if (read_suite(find_suite(config.name_or_path("suite", "mini4"), {share_dir()}), {}).kind == "classify")
+  if (read_suite(find_suite(config.name_or_path("suite", "mini4"), {share_dir()}), {}, {share_dir()}).kind ==
+      "classify")
     throw ConfigError(flags.run, "is a run of classes by CLIP alone", "PEFT folders are for language models");
   OpenModel open = open_model(find_model(model), at::kCPU, false, config.path("adapter", ""));
 

@@ -42,9 +42,11 @@ struct Settings {
   std::filesystem::path data, out, adapter;
   std::uint64_t seed = 1;
   std::int64_t threads = 0, loader_threads = 1, feature_memory_mb = 2048;
-  bool cell_cache = true, pad_square = false;
+  bool cell_cache = true;
+  std::optional<bool> pad_square;  ///< instead of the suite's
   std::string prompt_template;
   double epochs = 0.0;
+  std::int64_t max_steps = 0, max_new_tokens = 0;  ///< at most so many of a task, of an answer; 0 = no limit
   std::vector<std::filesystem::path> plugin_path;
   std::map<std::string, Params::Value> params;
   LoopOptions loop;
@@ -109,6 +111,7 @@ Settings read_settings(const Config& config) {
   TrainOptions& t = s.loop.train;
   t.steps = train.integer("steps", t.steps, 0);
   s.epochs = train.number("epochs", 0.0, 0.0);
+  s.max_steps = train.integer("max_steps", 0, 0);
   t.batch = train.integer("batch", t.batch, 1, 1 << 16);
   t.accumulation = train.integer("accumulation", 1, 1, 1 << 16);
   t.learning_rate["adapter"] = train.number("lr", t.learning_rate["adapter"], 0.0);
@@ -125,13 +128,14 @@ Settings read_settings(const Config& config) {
   s.loop.eval_batch = eval.integer("batch", s.loop.eval_batch, 1, 1 << 16);
   s.loop.evaluate_base = eval.flag("base", true);
   s.cell_cache = eval.flag("cell_cache", true);
+  s.max_new_tokens = eval.integer("max_new_tokens", 0, 0, 4096);
   const Config run = config.child("run");
   s.loop.snapshot_every = run.integer("snapshot_every", s.loop.snapshot_every, 0);
   s.loop.tensorboard = run.flag("tensorboard", true);
   const Config data = config.child("loader");
   s.loader_threads = data.integer("threads", 1, 1, 256);
   s.feature_memory_mb = data.integer("feature_memory_mb", s.feature_memory_mb, 0);
-  s.pad_square = data.flag("pad_square", false);
+  if (data.has("pad_square")) s.pad_square = data.flag("pad_square", false);
   s.prompt_template = data.text("template", "");
   s.plugin_path = config.child("plugins").paths("path");
   config.finish();
@@ -171,12 +175,34 @@ Catalogue find_plugins(const Flags& flags, const Settings& s) {
   return catalogue;
 }
 
-/// Steps of a task: by the settings' epochs, else by the suite, else by the settings' steps.
-std::int64_t steps_of(const StreamTask& task, const Settings& s) {
-  if (s.epochs <= 0.0) return task.steps > 0 ? task.steps : s.loop.train.steps;
-  const double per_epoch = static_cast<double>(task.train.size()) /
-                           static_cast<double>(s.loop.train.batch * s.loop.train.accumulation);
-  return static_cast<std::int64_t>(std::max(1.0, std::ceil(per_epoch * s.epochs)));
+/// Steps of a task: by the settings' epochs, else by the suite's steps or epochs, else by the settings'
+/// steps.
+std::int64_t steps_of(const StreamTask& task, double suite_epochs, const Settings& s) {
+  std::int64_t steps = task.steps > 0 ? task.steps : s.loop.train.steps;
+  const double epochs = s.epochs > 0.0 ? s.epochs : task.steps > 0 ? 0.0 : suite_epochs;
+  if (epochs > 0.0) {
+    const double per_epoch = static_cast<double>(task.train.size()) /
+                             static_cast<double>(s.loop.train.batch * s.loop.train.accumulation);
+    steps = static_cast<std::int64_t>(std::max(1.0, std::ceil(per_epoch * epochs)));
+  }
+  return s.max_steps > 0 ? std::min(steps, s.max_steps) : steps;
+}
+
+Suite with_short_answers(Suite suite, std::int64_t most) {
+  for (SuiteTask& task : suite.tasks)
+    if (most > 0) task.max_new_tokens = std::min(task.max_new_tokens, most);
+  return suite;
+}
+
+/// The suite's stages by the numbers of their tasks.
+std::vector<Stage> stages_of(const Suite& suite) {
+  std::vector<Stage> out;
+  std::int64_t next = 0;
+  for (const SuiteStage& stage : suite.stages) {
+    out.push_back({stage.name, {}});
+    for (std::size_t i = 0; i < stage.tasks.size(); ++i) out.back().tasks.push_back(next++);
+  }
+  return out;
 }
 
 /// Everything a run needs, read and checked before its folder exists: what is wrong leaves nothing behind.
@@ -195,12 +221,12 @@ struct Prepared {
         threads(set_threads(s.threads)),
         catalogue(find_plugins(flags, s)),
         provider(catalogue.provider(s.strategy)),
-        suite(open_suite(s.suite, s.order, s.data)),
+        suite(with_short_answers(open_suite(s.suite, s.order, s.data), s.max_new_tokens)),
         work(open_workload(suite,
                            {.model = s.model,
                             .device = device,
                             .dtype = s.dtype == "auto" ? std::nullopt : std::optional(dtype_named(s.dtype)),
-                            .pad_square = s.pad_square,
+                            .pad_square = s.pad_square.value_or(suite.pad_square),
                             .prompt_template = s.prompt_template,
                             .adapter = s.adapter,
                             .feature_memory = static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
@@ -209,7 +235,7 @@ struct Prepared {
     head.provenance.data = work.data;
     for (std::size_t j = 0; j < work.tasks.size(); ++j) {
       StreamTask& task = work.tasks[j];
-      task.steps = steps_of(task, s);
+      task.steps = steps_of(task, suite.tasks[j].epochs, s);
       head.tasks.push_back({task.info.name, task.info.test_examples, suite.tasks[j].chance,
                             std::string(task.eval.scorer->name)});
     }
@@ -258,6 +284,7 @@ void run_command(const Flags& flags, const std::string& command_line) {
   s.loop.strategy_hash =
       Hasher().field(run.provider.hash).field(s.strategy).field(config.child("strategy").resolved()).hex();
   s.loop.stop_after = flags.stop_after;
+  s.loop.stages = stages_of(run.suite);
 
   RunDir dir = open_run(flags, s);
   log::add_file(dir.log());
@@ -303,7 +330,8 @@ void add_run(CLI::App& app) {
   command->add_option("--out", flags->out, "Folder of the run [runs/SUITE/STRATEGY-SEED]")->type_name("DIR");
   command->add_option("--model", flags->model, "Model folder in Hugging Face form, or mini [mini]")
       ->type_name("DIR|NAME");
-  command->add_option("--data", flags->data, "Folder that the suite's files start from")->type_name("DIR");
+  command->add_option("--data,--root", flags->data, "Folder with the suite's files [in MCIT_DATA's folders]")
+      ->type_name("DIR");
   command->add_option("--order", flags->order, "Tasks in this order, a subset allowed, e.g. geo,vqa")
       ->delimiter(',')
       ->type_name("TASKS");

@@ -25,6 +25,7 @@ void add_inspect(CLI::App& app);
 void add_plugins(CLI::App& app);
 void add_check_plugin(CLI::App& app);
 void add_new_plugin(CLI::App& app);
+void add_suites(CLI::App& app);
 void add_check_data(CLI::App& app);
 void add_make_data(CLI::App& app);
 void add_pretrain(CLI::App& app);

@@ -12,6 +12,7 @@
 #include "core/log.hpp"
 #include "core/progress.hpp"
 #include "core/system.hpp"
+#include "data/suite_files.hpp"
 #include "mcit/errors.hpp"
 #include "mini/domains.hpp"
 #include "mini/stream.hpp"
@@ -210,14 +211,24 @@ std::filesystem::path builtin_data(const Suite& suite, bool needed) {
 
 Suite open_suite(const std::string& name, const std::vector<std::string>& order,
                  const std::filesystem::path& data) {
-  Suite suite = read_suite(find_suite(name, {share_dir()}), order);
+  Suite suite = read_suite(find_suite(name, {share_dir()}), order, {share_dir()});
   if (suite.builtin) suite.data = builtin_data(suite, data.empty());
-  if (!data.empty()) suite.data = data;
+  if (!data.empty()) {
+    // What lies in none of these is missing below the folder that was given.
+    const std::filesystem::path found = find_data(suite, {data}).folder;
+    suite.data = found.empty() ? data : found;
+  } else if (suite.data.empty()) {
+    suite.data = find_data(suite, data_roots()).folder;
+  }
   if (suite.data.empty())
-    throw ConfigError("suite '" + suite.name + "'", "does not say where its data lies", "give --data DIR");
+    throw ConfigError("suite '" + suite.name + "'", "its data was not found",
+                      data_roots().empty()
+                          ? "give --data DIR, or set MCIT_DATA to the folders that hold data sets"
+                          : "none of its files is in the folders that MCIT_DATA names; give --data DIR");
   if (!std::filesystem::is_directory(suite.data))
     throw DataError(suite.data.string(), "is no folder",
                     "give --data DIR, the folder that holds the suite's files");
+  if (!suite.builtin) locate(suite);
   return suite;
 }
 

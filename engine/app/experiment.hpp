@@ -71,7 +71,8 @@ struct PictureStores {
 };
 PictureStores install_features(OpenModel& model, std::uint64_t memory_budget, int threads);
 
-/// Reads a suite and makes or finds its data. @param data folder given by the user, or empty
+/// Reads a suite and makes or finds its data: in a folder given by the user, else where the suite says, else
+/// in the folders of MCIT_DATA. @param data folder given by the user, or empty
 Suite open_suite(const std::string& name, const std::vector<std::string>& order,
                  const std::filesystem::path& data);
 

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   mcit::add_export(app);
   mcit::add_convert(app);
   mcit::add_compose(app);
+  mcit::add_suites(app);
   mcit::add_check_data(app);
   mcit::add_make_data(app);
   mcit::add_pretrain(app);

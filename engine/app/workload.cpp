@@ -8,6 +8,7 @@
 #include "core/hash.hpp"
 #include "data/classification.hpp"
 #include "data/records.hpp"
+#include "data/suite_files.hpp"
 #include "mcit/errors.hpp"
 #include "model/clip_model.hpp"
 
@@ -23,37 +24,49 @@ std::vector<std::string> all_answers(const std::vector<Record>& train, const std
   return {out.begin(), out.end()};
 }
 
+/// Where rows come from.
+struct RowSource {
+  std::filesystem::path file;      ///< for errors
+  std::filesystem::path pictures;  ///< folder that their pictures start from
+  std::string suffix;              ///< of questions
+};
+
+RowSource source_of(const Suite& suite, const SuiteTask& task, RecordKind kind) {
+  return {suite.data / (kind == RecordKind::train ? task.train : task.test), picture_root(suite, task, kind),
+          task.suffix};
+}
+
 /// Turns the records of a suite's files into examples, checking that every picture is there.
 class RowEncoder {
  public:
-  RowEncoder(const Suite& suite, const Encoder& encoder) : suite_(suite), encoder_(encoder) {}
+  explicit RowEncoder(const Encoder& encoder) : encoder_(encoder) {}
 
-  std::vector<ExamplePtr> train(const std::filesystem::path& file, const std::vector<Record>& records,
-                                std::int64_t task, const std::string& suffix) {
-    return encode(file, records, suffix,
+  std::vector<ExamplePtr> train(const RowSource& source, const std::vector<Record>& records,
+                                std::int64_t task) {
+    return encode(source, records,
                   [&](const Record& record, std::int64_t row) { return encoder_.train(record, task, row); });
   }
-  std::vector<ExamplePtr> test(const std::filesystem::path& file, const std::vector<Record>& records,
-                               std::int64_t task, const std::string& suffix, std::int64_t room) {
-    return encode(file, records, suffix, [&](const Record& record, std::int64_t row) {
+  std::vector<ExamplePtr> test(const RowSource& source, const std::vector<Record>& records, std::int64_t task,
+                               std::int64_t room) {
+    return encode(source, records, [&](const Record& record, std::int64_t row) {
       return encoder_.test(record, task, row, room);
     });
   }
 
  private:
   template <class Encode>
-  std::vector<ExamplePtr> encode(const std::filesystem::path& file, const std::vector<Record>& records,
-                                 const std::string& suffix, const Encode& encode_row) {
+  std::vector<ExamplePtr> encode(const RowSource& source, const std::vector<Record>& records,
+                                 const Encode& encode_row) {
     std::vector<ExamplePtr> out;
     for (std::size_t i = 0; i < records.size(); ++i) {
       Record record = records[i];
-      record.turns.front().first += suffix;
+      record.turns.front().first += source.suffix;
+      const std::string where = source.file.string() + ": row " + std::to_string(record.row);
       try {
-        record.image = picture(record, file, i);
+        record.image = picture(record, source, where);
         Example example = encode_row(record, static_cast<std::int64_t>(i));
         out.push_back(std::make_shared<const Example>(std::move(example)));
       } catch (const DataError& e) {
-        const std::string where = file.string() + ": row " + std::to_string(i + 1);
         if (std::string(e.what()).starts_with(where)) throw;
         throw DataError(where, e.what());
       }
@@ -61,17 +74,16 @@ class RowEncoder {
     return out;
   }
 
-  std::string picture(const Record& record, const std::filesystem::path& file, std::size_t row) {
+  std::string picture(const Record& record, const RowSource& source, const std::string& where) {
     if (record.image.empty()) return {};
-    const std::string path = (suite_.data / suite_.image_root / record.image).string();
+    const std::string path = (source.pictures / record.image).string();
     if (!known_.contains(path) && !std::filesystem::is_regular_file(path))
-      throw DataError(file.string() + ": row " + std::to_string(row + 1) + ": image",
-                      "'" + path + "' does not exist", "check image_root and --data");
+      throw DataError(where + ": image", "'" + path + "' does not exist",
+                      "check image_root and --data; mcit check-data names all that is missing");
     known_.insert(path);
     return path;
   }
 
-  const Suite& suite_;
   const Encoder& encoder_;
   std::set<std::string> known_;
 };
@@ -81,22 +93,43 @@ void hash_pictures(Hasher& digest, const std::vector<ExamplePtr>& examples) {
     if (!example->image.empty()) digest.field(hash_file(example->image));
 }
 
+/// Of the files of a name, and of one more where there is one.
+std::string rows_hash(const Suite& suite, const std::filesystem::path& name,
+                      const std::filesystem::path& more = {}) {
+  const std::vector<std::filesystem::path> files = files_of(suite, name);
+  if (files.size() == 1 && more.empty()) return hash_file(files.front());
+  Hasher hasher;
+  for (const auto& file : files) hasher.field(hash_file(file));
+  if (!more.empty()) hasher.field(hash_file(more));
+  return hasher.hex();
+}
+
+/// How a test file is read, but for the way that every file was read at first.
+void hash_form(Hasher& digest, const RecordForm& form) {
+  if (!form.name.empty() && form.name != record_forms(RecordKind::test).front()) digest.field(form.name);
+  if (!form.question.empty()) digest.field(form.question);
+  for (const QuestionEnd& end : form.ends) {
+    for (const std::string& answer : end.answers) digest.field(answer);
+    digest.field(end.text);
+  }
+}
+
 StreamTask question_task(const Suite& suite, const SuiteTask& spec, std::int64_t index, Mllm& model,
                          const std::shared_ptr<const Encoder>& encoder, RowEncoder& rows) {
   StreamTask task;
-  const auto train_file = suite.data / spec.train, test_file = suite.data / spec.test;
-  const std::vector<Record> train = read_records(train_file, RecordKind::train),
-                            test = read_records(test_file, RecordKind::test);
-  task.train = rows.train(train_file, train, index, spec.suffix);
+  const std::vector<Record> train = read_task(suite, spec, RecordKind::train),
+                            test = read_task(suite, spec, RecordKind::test);
+  task.train = rows.train(source_of(suite, spec, RecordKind::train), train, index);
   task.eval.name = spec.name;
   task.eval.index = index;
-  task.eval.examples = rows.test(test_file, test, index, spec.suffix, spec.max_new_tokens);
+  task.eval.examples = rows.test(source_of(suite, spec, RecordKind::test), test, index, spec.max_new_tokens);
   Hasher digest;
   digest.field(encoder->digest())
       .field(spec.scorer)
       .update(spec.max_new_tokens)
-      .field(hash_file(test_file))
+      .field(rows_hash(suite, spec.test, spec.test_form.golds))
       .field(spec.suffix);
+  hash_form(digest, spec.test_form);
   hash_pictures(digest, task.eval.examples);
   for (const Record& record : test) task.eval.golds.push_back(record.golds);
   const std::vector<std::string> answers = spec.closed ? all_answers(train, test) : spec.answers;
@@ -152,15 +185,17 @@ Workload open_questions(const Suite& suite, const WorkloadOptions& options) {
   out.stores = install_features(open, options.feature_memory, options.loader_threads);
   const auto encoder = std::make_shared<const Encoder>(
       make_encoder(open, options.prompt_template.empty() ? suite.prompt_template : options.prompt_template));
-  RowEncoder rows(suite, *encoder);
+  RowEncoder rows(*encoder);
   for (const SuiteTask& spec : suite.tasks) {
     out.tasks.push_back(
         question_task(suite, spec, static_cast<std::int64_t>(out.tasks.size()), *open.model, encoder, rows));
-    for (const auto& file : {spec.train, spec.test}) out.data[file.string()] = hash_file(suite.data / file);
+    out.data[spec.train.string()] = rows_hash(suite, spec.train);
+    out.data[spec.test.string()] = rows_hash(suite, spec.test, spec.test_form.golds);
   }
   if (!suite.probe.empty()) {
     const auto file = suite.data / suite.probe;
-    out.probe = rows.train(file, read_records(file, RecordKind::train), -1, "");
+    out.probe =
+        rows.train({file, suite.data / suite.image_root, ""}, read_records(file, RecordKind::train), -1);
     out.data[suite.probe.string()] = hash_file(file);
   }
   out.model_hash =

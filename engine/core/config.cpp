@@ -200,6 +200,12 @@ void Config::set(std::string_view assignment) {
       tree::parse_override(trimmed(assignment.substr(equals + 1)), tree::joined(table->path, parts.back()));
 }
 
+Config Config::over(const Config& base) const {
+  auto both = std::make_shared<Node>(*node_);
+  both->given.insert(base.node_->given.begin(), base.node_->given.end());
+  return Config(both);
+}
+
 std::map<std::string, std::string> Config::values() const {
   std::map<std::string, std::string> all;
   tree::collect(*node_, {}, all);

@@ -34,6 +34,10 @@ class Config {
   /// TOML is taken as a text. Tables on the way are made. Paths in it are relative to the working directory.
   void set(std::string_view assignment);
 
+  /// This table, with the entries of `base` for the keys that it does not have; errors name the file that an
+  /// entry was written in.
+  Config over(const Config& base) const;
+
   bool has(std::string_view key) const;
   std::vector<std::string> keys() const;  ///< given keys, in alphabetical order
 

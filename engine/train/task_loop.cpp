@@ -72,6 +72,14 @@ class EngineHost final : public Host {
 
 namespace {
 
+/// Whether a plan is what a strategy without plans of its own has.
+bool one_task_each(const std::vector<Stage>& stages, const StreamInfo& stream) {
+  if (stages.size() != stream.tasks.size()) return false;
+  for (std::size_t i = 0; i < stages.size(); ++i)
+    if (stages[i].tasks != std::vector{static_cast<std::int64_t>(i)}) return false;
+  return true;
+}
+
 void seed_dropout(std::uint64_t seed, at::Device device) {
   at::Generator generator = at::globalContext().defaultGenerator(device);
   const std::lock_guard lock(generator.mutex());
@@ -405,6 +413,7 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunRe
   for (const StreamTask& t : s.parts.tasks) stream.tasks.push_back(t.info);
   s.hooks->on_stream_begin(stream);
   s.stages = s.hooks->plan(stream);
+  if (!s.options.stages.empty() && one_task_each(s.stages, stream)) s.stages = s.options.stages;
   std::vector<std::pair<std::string, std::vector<std::int64_t>>> names;
   for (const Stage& stage : s.stages) names.emplace_back(stage.name, stage.tasks);
   s.result = make_result(result.suite, result.strategy, result.seed, result.tasks, names);

@@ -32,10 +32,12 @@ struct LoopOptions {
   std::uint64_t seed = 1;
   std::int64_t eval_batch = 64;
   std::int64_t snapshot_every =
-      100;                      ///< optimizer steps between snapshots inside a stage; 0 = boundaries only
-  std::int64_t stop_after = 0;  ///< stages to run in this call; 0 = all
-  bool evaluate_base = true;    ///< row 0
-  bool tensorboard = true;      ///< an event file beside metrics.jsonl
+      100;  ///< optimizer steps between snapshots inside a stage; 0 = boundaries only
+  /// Training stages of a strategy that plans none of its own; empty = one for each task.
+  std::vector<Stage> stages;
+  std::int64_t stop_after = 0;       ///< stages to run in this call; 0 = all
+  bool evaluate_base = true;         ///< row 0
+  bool tensorboard = true;           ///< an event file beside metrics.jsonl
   std::filesystem::path cell_cache;  ///< folder of cells shared between runs; empty = none
   std::string engine_hash;           ///< of the code that computes a cell: part of its key
   std::string

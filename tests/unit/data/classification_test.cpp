@@ -48,7 +48,7 @@ class Classified {
   }
   /// "file line: what" of every fault.
   Texts faults(bool deep = false, std::int64_t limit = 100) {
-    report = check_data(suite(), deep, limit, {});
+    report = check_data(suite(), {.deep = deep, .limit = limit}, {});
     Texts out;
     for (const DataFault& fault : report.faults)
       out.push_back(plain(fault.file) + " " + std::to_string(fault.row) + ": " + plain(fault.what));

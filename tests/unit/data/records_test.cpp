@@ -173,9 +173,9 @@ TEST_CASE("a listener hears of every faulty row and the good ones are kept") {
   write(file, R"([7, {"id": 2, "text": "q", "answer": "a"}, {"id": 3, "text": "q"},
                   {"id": 4, "text": "q", "answer": "b"}, {"text": "q", "answer": "b"}])");
   std::vector<std::pair<std::int64_t, std::string>> heard;
-  const auto records = read_records(file, RecordKind::test, [&](std::int64_t row, const std::string& what) {
-    heard.emplace_back(row, what);
-  });
+  const auto records =
+      read_records(file, RecordKind::test, {},
+                   [&](std::int64_t row, const std::string& what) { heard.emplace_back(row, what); });
   REQUIRE(records.size() == 2);
   CHECK(records[0].id == "2");
   CHECK(records[1].id == "4");
