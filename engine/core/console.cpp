@@ -32,7 +32,26 @@ void raw(std::string_view bytes) {
   }
 }
 
-constexpr std::string_view kErase = "\r\x1b[2K";
+/// What takes a status away: its last line, then those above.
+std::string erasure(std::string_view status) {
+  std::string bytes = "\r\x1b[2K";
+  for (const char c : status)
+    if (c == '\n') bytes.append("\x1b[A\x1b[2K");
+  return bytes;
+}
+
+/// Each line cut to the terminal's width.
+std::string fitted(std::string_view text) {
+  const int most = std::max(1, width(Stream::err) - 1);
+  std::string out;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    if (begin > 0) out.push_back('\n');
+    out.append(fit(text.substr(begin, end - begin), most));
+    begin = end + 1;
+  }
+  return out;
+}
 
 /// Decodes one code point; a byte that is no UTF-8 counts as one column of its own.
 char32_t next_code_point(std::string_view text, std::size_t& at) {
@@ -88,7 +107,7 @@ void print(std::string_view text) {
   Terminal& one = terminal();
   const std::lock_guard lock(one.mutex);
   std::string bytes;
-  if (!one.status.empty()) bytes.append(kErase);
+  if (!one.status.empty()) bytes.append(erasure(one.status));
   bytes.append(text);
   if (text.empty() || text.back() != '\n') bytes.push_back('\n');
   bytes.append(one.status);
@@ -99,8 +118,9 @@ void status(std::string_view text) {
   Terminal& one = terminal();
   const std::lock_guard lock(one.mutex);
   if (text.empty() && one.status.empty()) return;
-  one.status = text.empty() ? std::string() : fit(text, std::max(1, width(Stream::err) - 1));
-  raw(std::string(kErase) + one.status);
+  const std::string before = erasure(one.status);
+  one.status = text.empty() ? std::string() : fitted(text);
+  raw(before + one.status);
 }
 
 int columns(std::string_view text) {

@@ -16,7 +16,7 @@ int width(Stream stream, int fallback = 100);
 
 /// Writes whole lines to stderr above the status line. Thread-safe.
 void print(std::string_view text);
-/// Replaces the status line (the last line of the terminal, redrawn in place); empty removes it.
+/// Replaces the status, the last line or lines of the terminal, redrawn in place; empty removes it.
 void status(std::string_view text);
 
 /// Terminal columns of UTF-8 text: code points, wide East Asian ones counted twice, combining marks not at

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -14,7 +15,17 @@ namespace mcit {
 namespace {
 
 constexpr double kRedraw = 0.1;  // seconds between drawings on a terminal
-constexpr double kLine = 10.0;   // and between lines elsewhere
+
+/// And between lines elsewhere: ten, unless whoever reads them wants another number.
+double line_seconds() {
+  static const double seconds = [] {
+    const char* const given = std::getenv("MCIT_PROGRESS_SECONDS");
+    const double wanted = given == nullptr ? 0.0 : std::strtod(given, nullptr);
+    constexpr double kUsual = 10.0;
+    return wanted > 0.0 ? wanted : kUsual;
+  }();
+  return seconds;
+}
 
 bool shown() { return log::console_level() <= log::Level::info; }
 bool in_place() { return console::is_terminal(console::Stream::err); }
@@ -80,7 +91,7 @@ void Progress::advance(std::int64_t steps, std::string_view note) {
   if (!shown() || State::open().back() != state_.get()) return;
   const double now = state_->clock.seconds();
   const bool terminal = in_place();
-  if (now - state_->drawn < (terminal ? kRedraw : kLine)) return;
+  if (now - state_->drawn < (terminal ? kRedraw : line_seconds())) return;
   state_->drawn = now;
   if (terminal)
     console::status(text(now));

@@ -50,6 +50,21 @@ TEST_CASE("nothing is written before a console or a file is opened") {
   CHECK(test::slurp(folder / "err").empty());
 }
 
+TEST_CASE("a status of several lines is taken away line by line, and each is cut to the terminal") {
+  const test::TemporaryFolder folder;
+  {
+    const Capture capture(folder / "err");
+    console::status("one\n" + std::string(300, 'x'));
+    console::print("above");
+    console::status("less");
+    console::status({});
+  }
+  // No terminal: 100 columns, of which the last stays free. ECMA-48: CSI 2K erases a line, CSI A goes up one.
+  const std::string block = "one\n" + std::string(98, 'x') + "…", line = "\r\x1b[2K", up = "\x1b[A\x1b[2K";
+  CHECK(test::slurp(folder / "err") ==
+        line + block + line + up + "above\n" + block + line + up + "less" + line);
+}
+
 TEST_CASE("the console is plain, the file has times and levels") {
   const test::TemporaryFolder folder;
   log::add_file(folder / "log.txt");
