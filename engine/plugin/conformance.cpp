@@ -120,6 +120,7 @@ class StrategySuite {
     list.check("a run goes on between two stages as if it had not been interrupted", [&] { resumes(1, -1); });
     list.check("a run goes on in mid-stage as if it had not been interrupted",
                [&] { resumes(reference_->stages().size() > 1 ? 1 : 0, ProbeRun::kSteps / 2); });
+    list.check("a causal strategy does not look at tasks to come", [&] { keeps_its_word(); });
     list.check("a prediction depends on its own example only", [&] { examples_stand_alone(); });
     list.check("adapters read no other rows than reads() says", [&] { reads_what_it_says(); });
     list.check("answers are decoded token by token as they are read at once", [&] { decodes(); });
@@ -238,6 +239,20 @@ class StrategySuite {
                "load_state() kept a tensor instead of its values, and training changed it");
     same_state(state_, second->state(), "at the end of the stream");
     same_outputs(outputs_, second->predict(), "at the end of the stream");
+  }
+
+  void keeps_its_word() const {
+    const auto run = begun(seed_);
+    if (!run->is_causal()) throw NotApplicable("the strategy does not say that it is mcit::Causal");
+    if (reference_->stages().size() < 2) throw NotApplicable("the strategy plans 1 stage");
+    ProbeRun other(subject_, seed_);
+    other.begin(true);
+    other.attach();
+    run->advance_to(1, -1);
+    other.advance_to(1, -1);
+    const std::string when = "after the first stage, with another task to come";
+    same_state(run->state(), other.state(), when);
+    same_outputs(run->predict(), other.predict(), when);
   }
 
   void examples_stand_alone() const {

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core/random.hpp"
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
 #include "plugin/probe_stream.hpp"
@@ -109,9 +110,10 @@ void ProbeRun::guard(const char* hook, bool grad, const std::function<void()>& b
   throw StrategyError(where, cause);
 }
 
-void ProbeRun::begin() {
+void ProbeRun::begin(bool other_future) {
   StreamInfo stream{{}, seed_, backbone_.info()};
   for (const ProbeTask& task : probe_stream()) stream.tasks.push_back(task.info);
+  if (other_future) stream.tasks.back() = {"another task", 3, 2, {"never", "always"}};
   guard("on_stream_begin", false, [&] { strategy_->on_stream_begin(stream); });
   std::vector<Stage> stages;
   guard("plan", false, [&] {
@@ -331,6 +333,7 @@ Parameters ProbeRun::parameters() {
 }
 
 Federated* ProbeRun::federated() { return strategy_->federated(); }
+bool ProbeRun::is_causal() const { return dynamic_cast<const Causal*>(strategy_.get()) != nullptr; }
 
 ProbeSnapshot ProbeRun::snapshot() {
   ProbeSnapshot out{stage_, step_, state(), {}, {}};

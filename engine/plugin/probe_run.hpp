@@ -38,7 +38,8 @@ class ProbeRun {
   ProbeRun(const ProbeSubject& subject, std::uint64_t seed);
   ~ProbeRun();
 
-  void begin();  ///< on_stream_begin, plan
+  /// on_stream_begin, plan. @param other_future the strategy is told of another last task than comes
+  void begin(bool other_future = false);
   void attach();
   /// One moment further: the beginning of a stage, a step, or the end of a stage with what follows it (all
   /// tasks predicted). @return false at the end of the stream
@@ -61,6 +62,7 @@ class ProbeRun {
   void load_state(const StateDict& state);
   Parameters parameters();
   Federated* federated();
+  bool is_causal() const;  ///< by its own word
   /// Runs a moment of the strategy: grad mode, a fresh seed, and its name on whatever is thrown.
   void guard(const char* hook, bool grad, const std::function<void()>& body);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/expert_mixture.hpp"
 #include "mcit/parts/learner.hpp"
@@ -73,7 +74,7 @@ parts::Learner branch_learner(const Params& params, const Settings& settings) {
                         });
 }
 
-class BranchLora final : public parts::LearnerStrategy {
+class BranchLora final : public parts::LearnerStrategy, public Causal {
  public:
   BranchLora(const Params& params, Host& host) : BranchLora(params, host, Settings(params)) {}
 

@@ -2,6 +2,7 @@
 // to where those tasks left them, by a spring as stiff as the diagonal of their Fisher information.
 #include <ATen/core/grad_mode.h>
 
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
 #include "mcit/parts/learner.hpp"
@@ -97,7 +98,7 @@ class Springs {
   bool tight_ = false;                   ///< whether any task is over
 };
 
-class Ewc final : public parts::LearnerStrategy {
+class Ewc final : public parts::LearnerStrategy, public Causal {
  public:
   Ewc(const Params& params, Host& host)
       : LearnerStrategy(host, parts::Learner::lora(params)),

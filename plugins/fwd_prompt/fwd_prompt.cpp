@@ -2,6 +2,7 @@
 // pre-trained model knows and outside of those that earlier tasks use.
 #include <ATen/core/grad_mode.h>
 
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
 #include "mcit/parts/prompt_pool.hpp"
@@ -21,7 +22,7 @@ constexpr const char *kKnown = "space.known",  ///< Q_pre: what enters the pre-t
 
 Tensor no_directions(std::int64_t width) { return at::zeros({width, 0}, at::TensorOptions(at::kDouble)); }
 
-class FwdPrompt final : public Strategy {
+class FwdPrompt final : public Strategy, public Causal {
  public:
   FwdPrompt(const Params& params, Host& host)
       : host_(host),

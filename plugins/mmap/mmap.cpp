@@ -9,6 +9,7 @@
 
 #include "aligned_prompt.hpp"
 #include "grouping.hpp"
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
 #include "mcit/parts/subspace.hpp"
@@ -76,7 +77,7 @@ struct Settings {
   double ema, energy;
 };
 
-class MmAP final : public Strategy {
+class MmAP final : public Strategy, public Causal {
  public:
   MmAP(const Params& params, Host& host) : host_(host), settings_(params) {
     if (!settings_.given) keys_.emplace(params);

@@ -1,4 +1,5 @@
 // MoE-LoRA as in CoIN: the same experts and routers go on training through all tasks.
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/expert_mixture.hpp"
 #include "mcit/parts/learner.hpp"
@@ -19,7 +20,7 @@ parts::Learner expert_learner(const Params& params) {
                         });
 }
 
-class MoeLora final : public parts::LearnerStrategy {
+class MoeLora final : public parts::LearnerStrategy, public Causal {
  public:
   MoeLora(const Params& params, Host& host)
       : LearnerStrategy(host, expert_learner(params)),

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/state_reader.hpp"
 #include "mcit/plugin.hpp"
@@ -29,7 +30,7 @@ struct Method {
 constexpr Method kCoop{"coop", true, false, 16, 1}, kVpt{"vpt", false, false, 8, kAllBlocks},
     kMaple{"maple", true, true, 2, 9};
 
-class PromptTuning : public Strategy {
+class PromptTuning : public Strategy, public Causal {
  public:
   PromptTuning(const Method& method, const Params& params, Host& host)
       : method_(method),

@@ -1,4 +1,5 @@
 // Experience replay: a reservoir of earlier tasks' examples, some of which join every batch.
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/learner.hpp"
 #include "mcit/parts/reservoir.hpp"
@@ -8,7 +9,7 @@ namespace {
 
 using namespace mcit;
 
-class Replay final : public parts::LearnerStrategy {
+class Replay final : public parts::LearnerStrategy, public Causal {
  public:
   Replay(const Params& params, Host& host)
       : LearnerStrategy(host, parts::Learner::lora(params)),

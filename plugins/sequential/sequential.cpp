@@ -1,4 +1,5 @@
 // One learner, trained on each task in turn, with nothing against forgetting.
+#include "mcit/causal.hpp"
 #include "mcit/parts/learner.hpp"
 #include "mcit/plugin.hpp"
 
@@ -6,7 +7,7 @@ namespace {
 
 using namespace mcit;
 
-class Sequential final : public parts::LearnerStrategy {
+class Sequential final : public parts::LearnerStrategy, public Causal {
  public:
   Sequential(const Params& params, Host& host) : LearnerStrategy(host, parts::Learner::lora(params)) {}
 };

@@ -217,6 +217,14 @@ TEST_CASE("check-plugin finds every hook that throws, and says which") {
   }
 }
 
+TEST_CASE("check-plugin finds a strategy that looks at tasks to come and says that it does not") {
+  const Json report = check_of("returns_nonsense", "breaks_its_word");
+  const std::string check = "a causal strategy does not look at tasks to come";
+  CHECK(failures(report) == std::vector<std::string>{check});
+  CHECK(detail_of(report, check).find("after the first stage, with another task to come") !=
+        std::string::npos);
+}
+
 TEST_CASE("check-plugin of a file that is no plugin says why") {
   const Ended ended = work().mcit({"check-plugin", fixture("wrong_torch").string()});
   CHECK(ended.code == 1);

@@ -2,6 +2,7 @@
 // a plugin.
 #include <torch/types.h>
 
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/strategy.hpp"
 
@@ -13,6 +14,7 @@ Backbone::~Backbone() = default;
 Host::~Host() = default;
 Federated::~Federated() = default;
 Strategy::~Strategy() = default;
+Causal::~Causal() = default;
 
 std::vector<Stage> Strategy::plan(const StreamInfo& stream) const {
   std::vector<Stage> stages;
