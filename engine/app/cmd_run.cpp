@@ -6,6 +6,7 @@
 
 #include "app/commands.hpp"
 #include "app/experiment.hpp"
+#include "app/prefix.hpp"
 #include "app/workload.hpp"
 #include "core/console.hpp"
 #include "core/files.hpp"
@@ -17,6 +18,7 @@
 #include "core/system.hpp"
 #include "mcit/abi.hpp"
 #include "mcit/build_tag.hpp"
+#include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "metrics/matrix_io.hpp"
 #include "plugin/catalogue.hpp"
@@ -28,11 +30,11 @@ namespace mcit {
 namespace {
 
 struct Flags {
-  std::string config, suite, strategy, out, resume, model, data, device;
+  std::string config, suite, strategy, out, resume, begin_with, model, data, device;
   std::optional<std::uint64_t> seed;
   std::vector<std::string> sets, plugin_dirs, order;
   bool overwrite = false;
-  std::int64_t stop_after = 0;
+  std::int64_t stop_after = 0, until = 0;
 };
 
 /// Everything a run is made of, in the order it is read; the resolved settings are what resume compares.
@@ -83,10 +85,10 @@ Config resumed(const Flags& flags) {
   const bool more = !flags.config.empty() || !flags.suite.empty() || !flags.strategy.empty() ||
                     !flags.out.empty() || !flags.model.empty() || !flags.data.empty() ||
                     !flags.device.empty() || flags.seed || !flags.sets.empty() || !flags.order.empty() ||
-                    flags.overwrite;
+                    flags.overwrite || !flags.begin_with.empty();
   if (more)
     throw ConfigError("--resume", "goes on with the settings that the run began with",
-                      "leave out everything but --plugin-dir and --stop-after, or start a new run");
+                      "leave out everything but --plugin-dir, --stop-after and --until, or start a new run");
   return Config::read(std::filesystem::path(flags.resume) / "config.toml");
 }
 
@@ -215,6 +217,8 @@ struct Prepared {
   Workload work;
   RunResult head;  ///< what the result says before the first stage
   Params params;   ///< of the strategy
+  std::vector<Stage> stages;
+  bool causal;  ///< the strategy's stages do not depend on tasks to come
 
   Prepared(const Flags& flags, const Settings& s)
       : device(open_device(s.device)),
@@ -246,18 +250,20 @@ struct Prepared {
     for (const StreamTask& task : work.tasks) stream.tasks.push_back(task.info);
     HookRunner hooks(*strategy, s.strategy);
     hooks.on_stream_begin(stream);
-    hooks.plan(stream);
+    stages = hooks.plan(stream);
+    causal = dynamic_cast<const Causal*>(strategy.get()) != nullptr;
   }
 };
 
-void describe(Prepared& run, const Settings& s, const std::string& command_line, const RunDir& dir) {
+/// @param config the settings in effect, as the run's folder keeps them
+void describe(Prepared& run, const Settings& s, const std::string& command_line, const std::string& config) {
   RunResult& head = run.head;
   head.suite = run.suite.name;
   head.strategy = s.strategy;
   head.seed = s.seed;
   Provenance& p = head.provenance;
   p.command = command_line;
-  p.config = read_file(dir.config());
+  p.config = config;
   p.seeds = {{"run", std::to_string(s.seed)}};
   p.build = build_info();
   p.build_tag = MCIT_BUILD_TAG;
@@ -285,11 +291,14 @@ void run_command(const Flags& flags, const std::string& command_line) {
       Hasher().field(run.provider.hash).field(s.strategy).field(config.child("strategy").resolved()).hex();
   s.loop.stop_after = flags.stop_after;
   s.loop.stages = stages_of(run.suite);
+  s.loop.last_stage = flags.until;
 
   RunDir dir = open_run(flags, s);
   log::add_file(dir.log());
-  if (fresh) write_atomic(dir.config(), config.resolved());
-  describe(run, s, command_line, dir);
+  const std::string settings = fresh ? config.resolved() : read_file(dir.config());
+  describe(run, s, command_line, settings);
+  if (!flags.begin_with.empty()) begin_with(flags.begin_with, {dir, run.head, run.stages, run.causal});
+  if (fresh) write_atomic(dir.config(), settings);  // from here on there is something to resume
 
   Workload& work = run.work;
   TaskLoop loop({*work.model, work.model_hash, work.tasks, work.probe, work.stores.tower.get(), dir}, s.loop);
@@ -299,7 +308,7 @@ void run_command(const Flags& flags, const std::string& command_line) {
             run.threads == 1 ? " thread" : " threads");
   const Stopwatch watch;
   try {
-    const RunResult done = loop.run(*strategy, s.strategy, run.head, !fresh);
+    const RunResult done = loop.run(*strategy, s.strategy, run.head, !fresh || !flags.begin_with.empty());
     write_views(dir, done);
     std::cout << comparison_terminal(compare_runs({{dir.root().string(), done}}),
                                      console::width(console::Stream::out),
@@ -344,6 +353,13 @@ void add_run(CLI::App& app) {
   command->add_option("--resume", flags->resume, "Go on with the run in this folder")->type_name("DIR");
   command->add_option("--stop-after", flags->stop_after, "Stop after this many stages; --resume goes on")
       ->type_name("N");
+  command->add_option("--until", flags->until, "Stop behind this stage of the stream; --resume goes on")
+      ->type_name("N");
+  command
+      ->add_option(
+          "--begin-with", flags->begin_with,
+          "Take over the first stages of this run, where it differs in the order of later tasks alone")
+      ->type_name("DIR");
   command->add_flag("--overwrite", flags->overwrite, "Replace an earlier run in the output folder");
   command->footer(
       "Examples:\n  mcit run --suite mini4 --strategy sequential --seed 1 --out runs/seq\n"

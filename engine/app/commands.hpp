@@ -7,11 +7,12 @@ class App;
 
 namespace mcit {
 
-/// A check found a fault and has printed it: exit code 1, nothing more to say.
+/// A check found a fault, or runs of a grid failed, and it was printed: exit code 1, nothing more to say.
 struct CheckFailed {};
 
 void add_run(CLI::App& app);
 void add_sweep(CLI::App& app);
+void add_bench(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_report(CLI::App& app);
 void add_metrics(CLI::App& app);

@@ -7,8 +7,8 @@
 #include "mcit/abi.hpp"
 #include "mcit/errors.hpp"
 
-// Exit codes: 0 done; 1 a check failed (check-plugin); 2 bad input or a failed run, with one line that says
-// why; 130 interrupted, with the state saved.
+// Exit codes: 0 done; 1 a check failed (check-plugin) or some runs of a grid did; 2 bad input or a failed
+// run, with one line that says why; 130 interrupted, with the state saved.
 int main(int argc, char** argv) {
   CLI::App app{"Continual-learning experiments on multimodal large language models.", "mcit"};
   app.set_version_flag("--version", mcit::build_info());
@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   mcit::install_interrupt_handler();
   mcit::add_run(app);
   mcit::add_sweep(app);
+  mcit::add_bench(app);
   mcit::add_compare(app);
   mcit::add_report(app);
   mcit::add_metrics(app);

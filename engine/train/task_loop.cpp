@@ -463,7 +463,9 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunRe
     s.evaluate_row(i + 1, false);
     s.result.stages[static_cast<std::size_t>(i)].cost.peak_memory_mb = peak_rss_mb();
     write_result(s.parts.run.result(), s.result);
-    if (s.options.stop_after > 0 && i + 1 - first_stage >= s.options.stop_after) return s.result;
+    const bool enough = s.options.stop_after > 0 && i + 1 - first_stage >= s.options.stop_after;
+    const bool as_far = s.options.last_stage > 0 && i + 1 >= s.options.last_stage;
+    if (enough || (as_far && i + 1 < static_cast<std::int64_t>(s.stages.size()))) return s.result;
   }
   split_forgetting(s.result, [&](std::int64_t row, std::int64_t task) {
     return stored_cell(s.parts.run.root(), row, s.result.tasks[static_cast<std::size_t>(task)].name);

@@ -36,6 +36,7 @@ struct LoopOptions {
   /// Training stages of a strategy that plans none of its own; empty = one for each task.
   std::vector<Stage> stages;
   std::int64_t stop_after = 0;       ///< stages to run in this call; 0 = all
+  std::int64_t last_stage = 0;       ///< stage of the stream, from 1, behind which to stop; 0 = its last
   bool evaluate_base = true;         ///< row 0
   bool tensorboard = true;           ///< an event file beside metrics.jsonl
   std::filesystem::path cell_cache;  ///< folder of cells shared between runs; empty = none

@@ -32,8 +32,9 @@ TEST_CASE("a sweep runs every strategy with every seed, names its lines and repe
   const fs::path file = sweep_file(work, kTwo);
   const Ended first = work.mcit(sweep(work, file));
   succeeded(first);
-  CHECK(names_in(work / "runs") ==
-        std::vector<std::string>{"rank_4-1", "rank_4-2", "table.md", "zero_shot-1", "zero_shot-2"});
+  CHECK(names_in(work / "runs") == std::vector<std::string>{".mcit-grid", ".mcit-grid-runs", "grid.json",
+                                                            "rank_4-1", "rank_4-2", "table.md", "zero_shot-1",
+                                                            "zero_shot-2"});
   const std::string table = slurp(work / "runs" / "table.md");
   CHECK(table.find("rank 4") != std::string::npos);
   CHECK(table.find("±") != std::string::npos);
@@ -56,9 +57,10 @@ TEST_CASE("a sweep runs every strategy with every seed, names its lines and repe
 TEST_CASE("a sweep takes up a run that was stopped, and runs those asked for alone") {
   const Workplace work;
   const fs::path file = sweep_file(work, kTwo);
-  const Arguments one = sweep(work, file) + Arguments{"--only", "rank 4", "--seeds", "3"};
+  const Arguments one = sweep(work, file) + Arguments{"--only", "rank 4", "--seeds", "3..3"};
   succeeded(work.mcit(one));
-  CHECK(names_in(work / "runs") == std::vector<std::string>{"rank_4-3", "table.md"});
+  CHECK(fs::exists(work / "runs" / "table.md"));
+  CHECK_FALSE(fs::exists(work / "runs" / "rank_4-1"));
   const auto whole = numbers_of(work / "runs" / "rank_4-3");
   fs::remove_all(work / "runs");
   Arguments stopped = {"run",
@@ -92,7 +94,7 @@ TEST_CASE("a wrong sweep is one error, and a failed run is named while the other
       work.mcit(sweep(work, sweep_file(work, std::string(kTwo) +
                                                  "[[run]]\nname = \"wrong\"\nstrategy = \"sequentail\"\n")) +
                 Arguments{"--seeds", "1"});
-  CHECK(ended.code == 2);
+  CHECK(ended.code == 1);
   CHECK(ended.err.find("these runs failed: wrong 1") != std::string::npos);
   CHECK(ended.err.find("did you mean 'sequential'") != std::string::npos);
   CHECK(result_of(work / "runs" / "rank_4-1")["complete"] == true);
@@ -115,4 +117,26 @@ TEST_CASE("a sweep that is told to stop tells its runs, and the same command goe
   CHECK(ended.err.find("[sequential 1]") != std::string::npos);
   succeeded(work.mcit(one));
   same_numbers(whole, run);
+}
+
+TEST_CASE("a sweep over values of one key is a line for each value") {
+  const Workplace work;
+  const Arguments values = {"sweep",      small_suite(work).string(),
+                            "--strategy", "sequential",
+                            "--key",      "strategy.rank",
+                            "--values",   "2,4",
+                            "--seeds",    "2",
+                            "--out",      (work / "runs").string()};
+  const Arguments small = {"--set", "threads=1", "--set", "train.steps=1", "--set", "train.batch=4"};
+  const Ended ended = work.mcit(values + small);
+  succeeded(ended);
+  CHECK(ended.out.find("rank=4") != std::string::npos);
+  for (const char* run : {"rank_2-1", "rank_2-2", "rank_4-1", "rank_4-2"})
+    CHECK(result_of(work / "runs" / run)["complete"] == true);
+  CHECK(slurp(work / "runs" / "rank_2-1" / "config.toml").find("rank = 2") != std::string::npos);
+  // What is there has to stay what it was.
+  failed(work.mcit(values + small + Arguments{"--set", "train.lr=1"}), {"runs", "another set"});
+  failed(work.mcit({"sweep", "mini4", "--values", "1"}), {"needs --key"});
+  failed(work.mcit({"sweep", "mini4", "--key", "strategy.rank"}), {"has no values"});
+  failed(work.mcit({"sweep", "mini4"}), {"there is no file 'mini4'", "--key"});
 }
