@@ -85,8 +85,8 @@ Comparison over(const std::vector<Comparison>& orders) {
   return out;
 }
 
-OrderSensitivity sensitivity_of(const std::vector<Comparison>& orders, const std::string& label) {
-  OrderSensitivity out{label, {}, {}, {}, {}, {}};
+OrderLine sensitivity_of(const std::vector<Comparison>& orders, const std::string& label) {
+  OrderLine out{label, {}, {}, {}, {}, {}};
   std::vector<double> means, variances;
   for (const Comparison& order : orders) {
     const auto acc = value_of(order, label, "acc");
@@ -95,13 +95,12 @@ OrderSensitivity sensitivity_of(const std::vector<Comparison>& orders, const std
     means.push_back(acc->mean);
     if (acc->deviation) variances.push_back(*acc->deviation * *acc->deviation);
   }
-  const auto overall = statistic(means);
-  if (!overall) return out;
-  out.mean = overall->mean;
-  out.over_orders = overall->deviation;
+  if (const auto overall = statistic(means)) out.mean = overall->mean;
   if (const auto variance = statistic(variances)) out.over_seeds = std::sqrt(variance->mean);
-  const auto [least, most] = std::minmax_element(means.begin(), means.end());
-  if (means.size() > 1) out.range = *most - *least;
+  if (const auto between = order_sensitivity(means)) {
+    out.over_orders = between->deviation;
+    out.range = between->range;
+  }
   return out;
 }
 
@@ -142,7 +141,7 @@ Table sensitivity_table(const OrderStudy& study) {
   for (const std::string& name : study.names) columns.push_back({name, true});
   for (const char* title : {"mean", "± seeds", "± orders", "range"}) columns.push_back({title, true});
   Table table(columns);
-  for (const OrderSensitivity& line : study.sensitivity) {
+  for (const OrderLine& line : study.sensitivity) {
     std::vector<TableCell> cells{{line.label, false}};
     for (const auto& order : line.orders) cells.push_back({statistic_text(order, kDigits), false});
     for (const auto* value : {&line.mean, &line.over_seeds, &line.over_orders, &line.range})

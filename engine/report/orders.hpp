@@ -16,7 +16,7 @@ struct OrderedRun {
 };
 
 /// How a strategy's ACC depends on seed and order.
-struct OrderSensitivity {
+struct OrderLine {
   std::string label;
   std::vector<std::optional<Statistic>> orders;  ///< over the seeds, for each order
   std::optional<double> mean;                    ///< of the orders' means
@@ -32,7 +32,7 @@ struct OrderStudy {
   /// Means of the orders' means; the deviation is that between orders, and `runs` counts orders. Lines that
   /// hold for every order keep their statistic over seeds. Empty with a single order.
   std::optional<Comparison> overall;
-  std::vector<OrderSensitivity> sensitivity;  ///< of the lines that are run for every order
+  std::vector<OrderLine> sensitivity;  ///< of the lines that are run for every order
 };
 
 /// @param orders lists of the same tasks. Orders without a run are left out.

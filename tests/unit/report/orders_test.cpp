@@ -47,7 +47,7 @@ TEST_CASE("mean, deviation between seeds, deviation between orders and range") {
   CHECK(study.names == Order{"o1", "o2"});
   CHECK(study.orders[1].tasks == kOrders[1]);
   REQUIRE(study.sensitivity.size() == 1);
-  const OrderSensitivity& x = study.sensitivity.front();
+  const OrderLine& x = study.sensitivity.front();
   CHECK_THAT(x.mean.value(), WithinAbs(48.0, 1e-12));
   CHECK_THAT(x.range.value(), WithinAbs(12.0, 1e-12));
   CHECK_THAT(x.over_orders.value(), WithinAbs(12.0 / std::sqrt(2.0), 1e-12));  // two values d apart: d / √2
