@@ -75,8 +75,9 @@ TEST_CASE("golden: a user's LoRA matrix on UCIT") {
 }
 
 TEST_CASE("golden: CoIN divides backward transfer by T") {
-  // CoIN (arXiv 2403.08350), LLaVA-1.5-7B, order ScienceQA ... OCRVQA; rows and aggregates as BranchLoRA
-  // (arXiv 2506.02041) reprints them; forgetting of LoRA from the table of PCLR.
+  // CoIN (arXiv 2403.08350), LLaVA-1.5-7B: aggregates as BranchLoRA (arXiv 2506.02041) reprints them,
+  // forgetting of LoRA from the table of PCLR. The rows are some that have these aggregates; no copy of
+  // CoIN's was read.
   const MetricInputs lora = diagonal_and_final({82.45, 49.99, 96.05, 56.40, 55.45, 31.27, 62.20, 57.08},
                                                {21.26, 28.74, 10.25, 36.78, 32.45, 0.83, 42.50, 57.08});
   CHECK_THAT(value("acc", lora), WithinAbs(28.74, kPrinted));
