@@ -15,6 +15,7 @@
 #include "data/jpeg.hpp"
 #include "data/records.hpp"
 #include "mcit/errors.hpp"
+#include "report/document.hpp"
 #include "report/report_page.hpp"
 
 namespace mcit {
@@ -94,6 +95,7 @@ void write_tables(const fs::path& folder, const std::vector<ComparedRun>& runs) 
   write_atomic(folder / "comparison.md", comparison_markdown(comparisons));
   write_atomic(folder / "comparison.csv", comparison_csv(comparisons));
   write_json(folder / "comparison.json", comparison_json(comparisons));
+  write_atomic(folder / "comparison.tex", blocks_latex(comparison_blocks(comparisons)));
 }
 
 void run_report(const Options& options) {

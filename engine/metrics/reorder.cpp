@@ -49,6 +49,10 @@ RunResult with_tasks_in_order(const RunResult& result, const std::vector<std::st
   for (auto matrix : {&RunResult::matrix, &RunResult::matrix_restricted, &RunResult::matrix_oracle,
                       &RunResult::matrix_selector})
     out.*matrix = reordered(result.*matrix, places);
+  if (out.forgetting)
+    for (auto part :
+         {&ForgettingSplit::format_drift, &ForgettingSplit::knowledge_loss, &ForgettingSplit::regained})
+      *out.forgetting.*part = reordered(*result.forgetting.*part, places);
   for (std::size_t i = 0; i < out.counts.size(); ++i)
     for (std::size_t j = 0; j < places.size(); ++j)
       if (places[j] < result.counts[i].size()) out.counts[i][j] = result.counts[i][places[j]];

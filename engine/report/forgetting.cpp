@@ -4,6 +4,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/run_dir.hpp"
+
 namespace mcit {
 namespace {
 
@@ -16,8 +18,8 @@ struct Row {
 /// Reads the files of one task, stage after stage.
 class TaskReader {
  public:
-  TaskReader(RunFates& run, const std::filesystem::path& predictions, const std::string& task)
-      : run_(run), predictions_(predictions), task_(task) {}
+  TaskReader(RunFates& run, const std::filesystem::path& folder, const std::string& task)
+      : run_(run), folder_(folder), task_(task) {}
 
   FateCount learned(std::int64_t stage) {
     FateCount count;
@@ -68,13 +70,13 @@ class TaskReader {
  private:
   template <class See>
   void read(std::int64_t stage, const See& see) {
-    const AnswerFaults faults = read_answers(predictions_file(predictions_, stage, task_), see);
+    const AnswerFaults faults = read_answers(predictions_file(folder_, stage, task_), see);
     if (run_.faults.lines == 0) run_.faults.first = faults.first;
     run_.faults.lines += faults.lines;
   }
 
   RunFates& run_;
-  const std::filesystem::path& predictions_;
+  const std::filesystem::path& folder_;
   const std::string& task_;
   std::vector<Row> rows_;  ///< right when learned
   std::unordered_map<std::string, std::size_t> where_;
@@ -103,7 +105,7 @@ bool RunFates::empty() const {
   });
 }
 
-RunFates read_fates(const RunResult& run, const std::filesystem::path& predictions,
+RunFates read_fates(const RunResult& run, const std::filesystem::path& folder,
                     const std::function<void()>& done) {
   RunFates out;
   const std::int64_t last = run.matrix.stages();
@@ -111,7 +113,7 @@ RunFates read_fates(const RunResult& run, const std::filesystem::path& predictio
     TaskFates fates;
     fates.stages.resize(static_cast<std::size_t>(last) + 1);
     const std::int64_t learned = run.matrix.learned_at(j);
-    TaskReader reader(out, predictions, run.matrix.names()[static_cast<std::size_t>(j)]);
+    TaskReader reader(out, folder, run.matrix.names()[static_cast<std::size_t>(j)]);
     if (learned > 0) {
       const FateCount first = reader.learned(learned);
       if (first.rows > 0) {

@@ -54,8 +54,8 @@ struct RunFates {
   bool empty() const;  ///< no predictions were there
 };
 
-/// Rows are paired by question_id. @param done called after each file
-RunFates read_fates(const RunResult& run, const std::filesystem::path& predictions,
+/// Rows are paired by question_id. @param folder of the run @param done called after each file
+RunFates read_fates(const RunResult& run, const std::filesystem::path& folder,
                     const std::function<void()>& done = {});
 
 }  // namespace mcit

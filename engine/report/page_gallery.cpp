@@ -2,6 +2,7 @@
 #include <map>
 #include <unordered_map>
 
+#include "core/run_dir.hpp"
 #include "core/text.hpp"
 #include "report/html.hpp"
 #include "report/page_parts.hpp"
@@ -69,7 +70,7 @@ class Answers {
     for (const std::string& id : ids) rows[id];
     const AccuracyMatrix& r = run.result.matrix;
     for (std::int64_t i = r.learned_at(task); i <= r.stages(); ++i)
-      read_answers(predictions_file(predictions_of(run.path), i, r.names()[static_cast<std::size_t>(task)]),
+      read_answers(predictions_file(folder_of(run.path), i, r.names()[static_cast<std::size_t>(task)]),
                    [&](Answer&& answer) {
                      if (const auto found = rows.find(answer.id); found != rows.end())
                        found->second.emplace(i, std::move(answer));

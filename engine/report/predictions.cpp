@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
 #include "core/json.hpp"
-#include "core/run_dir.hpp"
 #include "core/text.hpp"
 #include "mcit/errors.hpp"
 
@@ -29,8 +27,11 @@ Answer answer_of(std::string_view line, const std::string& where) {
   Answer out{text_of(row, "question_id"), text_of(row, "prompt"), text_of(row, "text"), text_of(row, "gold")};
   out.score = json_number(row, "score", where);
   if (!(out.score >= 0.0 && out.score <= 1.0)) throw DataError(where, "the score is not between 0 and 1");
-  const auto form = row.find("well_formed");
-  out.well_formed = form == row.end() || !form->is_boolean() || form->get<bool>();
+  const auto holds = [&](const char* key) {
+    const auto found = row.find(key);
+    return found == row.end() || !found->is_boolean() || found->get<bool>();
+  };
+  out.well_formed = holds("well_formed") && holds("in_set");
   return out;
 }
 
@@ -55,15 +56,9 @@ AnswerFaults read_answers(const fs::path& file, const std::function<void(Answer&
   return faults;
 }
 
-fs::path predictions_of(const fs::path& path) {
+fs::path folder_of(const fs::path& path) {
   std::error_code error;
-  return (fs::is_directory(path, error) ? path : path.parent_path()) / "predictions";
-}
-
-fs::path predictions_file(const fs::path& predictions, std::int64_t stage, const std::string& task) {
-  char number[24];
-  std::snprintf(number, sizeof number, "%02lld_", static_cast<long long>(stage));
-  return predictions / (number + safe_file_name(task) + ".jsonl");
+  return fs::is_directory(path, error) ? path : path.parent_path();
 }
 
 }  // namespace mcit

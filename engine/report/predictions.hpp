@@ -14,7 +14,7 @@ namespace mcit {
 struct Answer {
   std::string id, prompt, text, gold;
   double score = 0.0;        ///< 0 to 1
-  bool well_formed = false;  ///< of the form that the task's scorer asks for
+  bool well_formed = false;  ///< of the form that the task's scorer asks for, and of the task's answer set
 };
 
 /// Lines that could not be used.
@@ -27,11 +27,7 @@ struct AnswerFaults {
 /// score, and lines that are no JSON, are counted and left out. An absent file has no rows.
 AnswerFaults read_answers(const std::filesystem::path& file, const std::function<void(Answer&&)>& see);
 
-/// The folder of a run's predictions. @param path of the run as the user named it, a folder or its
-/// result.json
-std::filesystem::path predictions_of(const std::filesystem::path& path);
-/// @param stage 0 for the untrained base
-std::filesystem::path predictions_file(const std::filesystem::path& predictions, std::int64_t stage,
-                                       const std::string& task);
+/// A run's folder. @param path as the user named it, the folder or its result.json
+std::filesystem::path folder_of(const std::filesystem::path& path);
 
 }  // namespace mcit

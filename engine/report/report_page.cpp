@@ -77,7 +77,7 @@ void read_predictions(std::vector<StreamView>& streams) {
   for (StreamView& stream : streams)
     for (GroupView& view : stream.groups)
       for (const ComparedRun* run : view.runs)
-        view.fates.push_back(read_fates(run->result, predictions_of(run->path), [&] { progress.advance(); }));
+        view.fates.push_back(read_fates(run->result, folder_of(run->path), [&] { progress.advance(); }));
 }
 
 /// @param alone the page's title names the suite already

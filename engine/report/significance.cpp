@@ -14,6 +14,7 @@
 #include "core/run_dir.hpp"
 #include "core/text.hpp"
 #include "mcit/errors.hpp"
+#include "report/predictions.hpp"
 
 namespace mcit {
 namespace {
@@ -91,9 +92,7 @@ using RowScores = std::map<std::string, double>;  ///< percent by question id
 /// Nothing where the run keeps no predictions.
 std::optional<RowScores> row_scores(const ComparedRun& run, std::int64_t task) {
   std::error_code ignored;
-  const fs::path root =
-      fs::is_directory(run.path, ignored) ? fs::path(run.path) : fs::path(run.path).parent_path();
-  const fs::path file = predictions_file(root, final_stage(run.result, task),
+  const fs::path file = predictions_file(folder_of(run.path), final_stage(run.result, task),
                                          run.result.matrix.names()[static_cast<std::size_t>(task)]);
   if (!fs::exists(file, ignored)) return {};
   const std::string text = read_file(file);

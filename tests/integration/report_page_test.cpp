@@ -51,7 +51,8 @@ TEST_CASE("A run becomes a page with the pictures of what it forgot") {
   CHECK(count(html, "class=\"card\"") == 5);
   CHECK(count(html, "src=\"data:image/jpeg;base64,/9j/") == 5);  // FF D8 FF: the first bytes of a JPEG
   CHECK(count(html, "lost with stage <b>geo</b>") >= 1);
-  CHECK(names_in(tables) == std::vector<std::string>{"comparison.csv", "comparison.json", "comparison.md"});
+  CHECK(names_in(tables) ==
+        std::vector<std::string>{"comparison.csv", "comparison.json", "comparison.md", "comparison.tex"});
   CHECK(Json::parse(slurp(tables / "comparison.json")).at("comparisons").size() == 1);
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/files.hpp"
 #include "core/json.hpp"
+#include "core/run_dir.hpp"
 #include "report/forgetting.hpp"
 #include "report/report_page.hpp"
 #include "unit/core/temporary.hpp"
@@ -34,7 +35,7 @@ void write_rows(const std::filesystem::path& run, std::int64_t stage, const std:
                         {"score", row.score},
                         {"well_formed", row.well_formed}}) +
              "\n";
-  write_atomic(predictions_file(run / "predictions", stage, task), lines);
+  write_atomic(predictions_file(run, stage, task), lines);
 }
 
 /// A finished run over two tasks, whose folder `run` need not exist.
@@ -61,7 +62,7 @@ TEST_CASE("a row that was right when learned is kept, out of form, or lost") {
              {{"4", "g", 1}, {"3", "?!", 0, false}, {"2", "x", 0}, {"1", "g", 1}, {"new", "x", 0}});
   write_rows(folder / "run", 2, "b", {{"1", "g", 1}});
   int files = 0;
-  const RunFates fates = read_fates(run.result, folder / "run" / "predictions", [&] { ++files; });
+  const RunFates fates = read_fates(run.result, folder / "run", [&] { ++files; });
   CHECK(files == 1);  // task b has no stage after its own
   REQUIRE(fates.tasks.size() == 2);
   CHECK_FALSE(fates.tasks[0].stages[0].has_value());
