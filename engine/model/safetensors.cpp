@@ -3,25 +3,17 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <span>
 
 #include "core/files.hpp"
+#include "core/safetensors.hpp"
 #include "mcit/errors.hpp"
 #include "model/mapping.hpp"
 
 namespace mcit {
 namespace {
-
-using nlohmann::json;
-static_assert(std::endian::native == std::endian::little, "safetensors are little-endian");
-
-/// A header above this is not a model's; 100 MB is what the reference implementation allows.
-constexpr std::uint64_t kMaxHeader = 100ULL << 20;
-constexpr std::size_t kMostDimensions = 64;  // of any operation in ATen
 
 struct DtypeName {
   const char* name;
@@ -32,10 +24,10 @@ constexpr DtypeName kDtypes[] = {{"F64", at::kDouble},    {"F32", at::kFloat}, {
                                  {"I16", at::kShort},     {"I8", at::kChar},   {"U8", at::kByte},
                                  {"BOOL", at::kBool}};
 
-const DtypeName* dtype_named(const std::string& name) {
+at::ScalarType type_named(const std::string& name) {
   for (const DtypeName& entry : kDtypes)
-    if (name == entry.name) return &entry;
-  return nullptr;
+    if (name == entry.name) return entry.type;
+  throw CheckpointError(name, "is no dtype that tensors have");  // the header's reader knows the same names
 }
 
 const char* name_of(at::ScalarType type, const std::string& tensor) {
@@ -44,75 +36,11 @@ const char* name_of(at::ScalarType type, const std::string& tensor) {
   throw CheckpointError(tensor, std::string("dtype ") + at::toString(type) + " has no safetensors name");
 }
 
-std::uint64_t unsigned_at(const json& value, const std::string& where) {
-  if (!value.is_number_unsigned()) throw CheckpointError(where, "expected a non-negative integer");
-  return value.get<std::uint64_t>();
-}
-
-struct Entry {
-  const DtypeName* dtype;
-  std::vector<std::int64_t> shape;
-  std::uint64_t begin = 0, end = 0;
-};
-
-Entry parse_entry(const std::string& where, const json& value, std::uint64_t data_size) {
-  if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") ||
-      !value.contains("data_offsets"))
-    throw CheckpointError(where, "needs dtype, shape and data_offsets");
-  const json &dtype = value["dtype"], &shape = value["shape"], &offsets = value["data_offsets"];
-  if (!dtype.is_string() || !shape.is_array() || !offsets.is_array() || offsets.size() != 2)
-    throw CheckpointError(where, "dtype, shape or data_offsets has the wrong type");
-  Entry entry{dtype_named(dtype.get<std::string>()),
-              {},
-              unsigned_at(offsets[0], where),
-              unsigned_at(offsets[1], where)};
-  if (entry.dtype == nullptr)
-    throw CheckpointError(where, "unknown dtype '" + dtype.get<std::string>() + "'",
-                          "known: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL");
-  if (shape.size() > kMostDimensions)
-    throw CheckpointError(where, "has " + std::to_string(shape.size()) + " dimensions");
-  std::uint64_t bytes = c10::elementSize(entry.dtype->type);
-  std::int64_t reach = static_cast<std::int64_t>(bytes);  // an empty tensor has strides as well
-  for (const json& dim : shape) {
-    const std::uint64_t n = unsigned_at(dim, where);
-    if (__builtin_mul_overflow(reach, std::max<std::uint64_t>(n, 1), &reach))
-      throw CheckpointError(where, "its shape overflows 64 bits");
-    bytes *= n;
-    entry.shape.push_back(static_cast<std::int64_t>(n));
-  }
-  if (entry.begin > entry.end || entry.end > data_size)
-    throw CheckpointError(where, "data_offsets lie outside the file", "the file may be cut short");
-  if (entry.end - entry.begin != bytes)
-    throw CheckpointError(where, "data_offsets hold " + std::to_string(entry.end - entry.begin) +
-                                     " bytes, the shape needs " + std::to_string(bytes));
-  return entry;
-}
-
-/// An object whose keys at a depth are names of tensors. @param what stands in front of what is wrong
-json parse_names(const std::string& where, const std::string& what, std::string_view text, int at_depth) {
-  constexpr int kDeepest = 8;
-  std::set<std::string> seen;
-  json object;
-  try {
-    object = json::parse(text, [&](int depth, json::parse_event_t event, json& parsed) {
-      if (depth > kDeepest) throw CheckpointError(where, what + "is nested too deeply");
-      if (event == json::parse_event_t::key && depth == at_depth &&
-          !seen.insert(parsed.get<std::string>()).second)
-        throw CheckpointError(where, what + "names a tensor twice");
-      return true;
-    });
-  } catch (const json::exception& e) {
-    throw CheckpointError(where, what + "is not JSON: " + e.what());
-  }
-  if (!object.is_object()) throw CheckpointError(where, what + "is not a JSON object");
-  return object;
-}
-
 /// The file of the folder that holds each tensor.
 std::map<std::string, std::string> read_index(const std::filesystem::path& file) {
   constexpr std::uint64_t kLargest = 64ULL << 20;
   const std::string where = file.string();
-  const json index = parse_names(where, "", read_file(file, kLargest), 2);
+  const nlohmann::json index = parse_tensor_names(where, "", read_file(file, kLargest), 2);
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object()) throw CheckpointError(where, "has no weight_map");
   std::map<std::string, std::string> out;
@@ -127,22 +55,10 @@ std::map<std::string, std::string> read_index(const std::filesystem::path& file)
 
 /// All that stands before the tensors' bytes.
 std::string beginning(const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  std::uint64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const std::uint64_t bytes = tensor.nbytes();
-    header[name] = {{"dtype", name_of(tensor.scalar_type(), name)},
-                    {"shape", tensor.sizes().vec()},
-                    {"data_offsets", {offset, offset + bytes}}};
-    offset += bytes;
-  }
-  std::string text = header.dump();
-  text.append((8 - text.size() % 8) % 8, ' ');  // tensors start on an 8-byte boundary
-  std::string out(8, '\0');
-  const std::uint64_t length = text.size();
-  std::memcpy(out.data(), &length, 8);
-  return out + text;
+  std::map<std::string, SafetensorsEntry> entries;
+  for (const auto& [name, tensor] : tensors)
+    entries[name] = {name_of(tensor.scalar_type(), name), tensor.sizes().vec(), 0, 0};
+  return safetensors_beginning(entries, metadata);
 }
 
 }  // namespace
@@ -150,36 +66,16 @@ std::string beginning(const StateDict& tensors, const std::map<std::string, std:
 SafetensorsFile read_safetensors(const std::filesystem::path& file) {
   const std::string where = file.string();
   auto mapping = std::make_shared<Mapping>(file);
-  if (mapping->size() < 8)
-    throw CheckpointError(
-        where, "is too short for a safetensors file (" + std::to_string(mapping->size()) + " bytes)");
-  std::uint64_t length = 0;
-  std::memcpy(&length, mapping->data(), 8);
-  if (length > kMaxHeader || length > mapping->size() - 8)
-    throw CheckpointError(where,
-                          "its header claims " + std::to_string(length) + " bytes, more than the file holds",
-                          "it is no safetensors file or was cut short");
-  const json header = parse_names(where, "its header ", {mapping->data() + 8, length}, 1);
-  char* data = mapping->data() + 8 + length;
-  const std::uint64_t data_size = mapping->size() - 8 - length;
-
-  SafetensorsFile out;
-  std::map<std::uint64_t, std::pair<std::uint64_t, std::string>> taken;
-  for (const auto& [name, value] : header.items()) {
-    if (name == "__metadata__") {
-      if (!value.is_object()) throw CheckpointError(where, "__metadata__ is not an object");
-      for (const auto& [key, text] : value.items())
-        if (text.is_string()) out.metadata[key] = text.get<std::string>();
-      continue;
-    }
-    const Entry entry = parse_entry(where + ": " + name, value, data_size);
-    if (entry.begin != entry.end) taken[entry.begin] = {entry.end, name};
+  const SafetensorsHeader header =
+      parse_safetensors(std::as_bytes(std::span(mapping->data(), mapping->size())), where);
+  char* data = mapping->data() + header.data;
+  SafetensorsFile out{header.metadata, {}};
+  for (const auto& [name, entry] : header.tensors) {
     at::Tensor tensor;
-    const auto options = at::TensorOptions().dtype(entry.dtype->type);
+    const auto options = at::TensorOptions().dtype(type_named(entry.dtype));
     if (entry.begin == entry.end) {
       tensor = at::empty(entry.shape, options);
-    } else if (reinterpret_cast<std::uintptr_t>(data + entry.begin) % c10::elementSize(entry.dtype->type) !=
-               0) {
+    } else if (reinterpret_cast<std::uintptr_t>(data + entry.begin) % safetensors_element(entry.dtype) != 0) {
       tensor = at::empty(entry.shape, options);  // an unaligned file: copy instead of mapping
       std::memcpy(tensor.data_ptr(), data + entry.begin, entry.end - entry.begin);
     } else {
@@ -188,18 +84,6 @@ SafetensorsFile read_safetensors(const std::filesystem::path& file) {
     }
     out.tensors.emplace(name, std::move(tensor));
   }
-  std::uint64_t end = 0;
-  std::string previous;
-  std::size_t ranges = 0;
-  for (const auto& [begin, range] : taken) {
-    if (begin < end) throw CheckpointError(where + ": " + range.second, "overlaps tensor '" + previous + "'");
-    end = range.first;
-    previous = range.second;
-    ++ranges;
-  }
-  std::size_t nonempty = 0;
-  for (const auto& [name, tensor] : out.tensors) nonempty += tensor.numel() > 0 ? 1 : 0;
-  if (ranges != nonempty) throw CheckpointError(where, "two tensors share the same bytes");
   return out;
 }
 
