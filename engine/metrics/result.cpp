@@ -341,6 +341,7 @@ Json result_json(const RunResult& result) {
     json["metrics_oracle"] = metrics_json(result.inputs(result.matrix_oracle));
   }
   json["tables"] = tables_json(result);
+  if (result.federated) json["federated"] = federated_to_json(*result.federated);
   json["costs"] = costs_json(result);
   if (result.forgetting)
     for (const auto& [key, matrix] : split_parts(*result.forgetting))
@@ -423,6 +424,8 @@ RunResult read_result(const std::filesystem::path& path) {
     }
   }
   read_tables(json, result, where);
+  if (json.contains("federated"))
+    result.federated = federated_from_json(json["federated"], where + ": federated");
   read_counts(json, result, where);
   read_provenance(part(json, "provenance"), result.provenance, where + ": provenance");
   return result;

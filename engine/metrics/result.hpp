@@ -11,6 +11,7 @@
 
 #include "core/json.hpp"
 #include "core/system.hpp"
+#include "metrics/federated.hpp"
 #include "metrics/matrix.hpp"
 #include "metrics/metrics.hpp"
 
@@ -102,6 +103,7 @@ struct RunResult {
   /// counts[i][j], empty where the cell is missing; either no rows or one for each row of the matrix
   std::vector<std::vector<std::optional<CellCount>>> counts;
   std::optional<ForgettingSplit> forgetting{};  ///< of a run that has ended
+  std::optional<FederatedResult> federated;  ///< of a federated run
   Provenance provenance;
 
   std::vector<std::string> task_names() const;
