@@ -12,7 +12,7 @@ set(_mcit_layer_model   sdk core)
 set(_mcit_layer_eval    score data model metrics sdk core)
 set(_mcit_layer_plugin  sdk core)
 set(_mcit_layer_train   eval score data model metrics sdk core)
-set(_mcit_layer_fed     train eval score data model metrics sdk core)
+set(_mcit_layer_fed     metrics core)
 set(_mcit_layer_report  metrics core)
 set(_mcit_layer_app     sdk core metrics score data mini model eval plugin train fed report)
 

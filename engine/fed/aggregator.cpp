@@ -1,0 +1,138 @@
+#include "fed/aggregator.hpp"
+
+#include <algorithm>
+
+#include "fed/rules.hpp"
+#include "mcit/errors.hpp"
+
+namespace mcit::fed {
+namespace {
+
+using Maker = std::unique_ptr<Aggregator> (*)(const Config&);
+struct Rule {
+  const char* name;
+  Maker make;
+};
+constexpr Rule kRules[] = {{"fedavg", make_fedavg},
+                           {"fedavgm", make_fedavgm},
+                           {"fedadam", make_fedopt},
+                           {"fedadagrad", make_fedopt},
+                           {"fedyogi", make_fedopt},
+                           {"median", make_median},
+                           {"trimmed_mean", make_trimmed_mean},
+                           {"scaffold", make_scaffold},
+                           {"lora", make_lora},
+                           {"distance", make_distance},
+                           {"subspaces", make_subspaces}};
+
+}  // namespace
+
+void Contribution::delta(const std::string& tensor, Group group, std::size_t begin,
+                         std::span<double> out) const {
+  const auto from = base.find(tensor);
+  update->delta(tensor, from == base.end() ? nullptr : from->second, begin, out);
+  const double factor = group == Group::model ? scale : group == Group::control ? control_scale : 1.0;
+  if (factor != 1.0)
+    for (double& number : out) number *= factor;
+}
+
+std::vector<double> Contribution::value(const std::string& tensor, Group group) const {
+  const auto from = base.find(tensor);
+  if (from == base.end() || from->second == nullptr) throw Error(tensor, "has no base");
+  std::vector<double> out(from->second->size()), start = values_of(*from->second);
+  delta(tensor, group, 0, out);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] += start[i];
+  return out;
+}
+
+std::vector<double> AggregatorInput::weights() const {
+  double sum = 0.0;
+  for (const Contribution& update : updates) sum += update.examples();
+  const bool uniform = weighting == Weighting::uniform || sum <= 0.0;
+  std::vector<double> out;
+  for (const Contribution& update : updates)
+    out.push_back(uniform ? 1.0 / static_cast<double>(updates.size()) : update.examples() / sum);
+  return out;
+}
+
+Arrays Aggregator::initial(const Arrays& model) const {
+  Arrays state;
+  for (const auto& [name, array] : model) state[kModel + name] = array;
+  return state;
+}
+
+std::string model_name(const std::string& key) {
+  constexpr std::string_view kPrefix = kModel;
+  return key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : std::string();
+}
+
+Layout Aggregator::layout(const Arrays& state) const {
+  Layout out;
+  for (const auto& [key, array] : state)
+    if (const std::string name = model_name(key); !name.empty())
+      out[name] = {array.dtype, array.shape, Group::model};
+  return out;
+}
+
+Arrays Aggregator::download(const Arrays& state, const std::string&) const {
+  Arrays out;
+  for (const auto& [key, array] : state)
+    if (const std::string name = model_name(key); !name.empty()) out[name] = array;
+  return out;
+}
+
+std::map<std::string, const Array*> Aggregator::bases(const Arrays& state, const Update&) const {
+  std::map<std::string, const Array*> out;
+  for (const auto& [key, array] : state)
+    if (const std::string name = model_name(key); !name.empty()) out[name] = &array;
+  return out;
+}
+
+std::string Aggregator::objection(const Arrays&, const Contribution&) const { return {}; }
+
+const std::vector<std::string>& aggregator_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> out;
+    for (const Rule& rule : kRules) out.emplace_back(rule.name);
+    return out;
+  }();
+  return names;
+}
+
+std::unique_ptr<Aggregator> make_aggregator(const Config& settings) {
+  const std::string name = settings.text("rule", "fedavg");
+  for (const Rule& rule : kRules)
+    if (name == rule.name) return rule.make(settings);
+  throw ConfigError(settings.where("rule"), "unknown rule '" + name + "'",
+                    suggestion(name, aggregator_names()));
+}
+
+std::vector<double> mean_delta(std::span<const Contribution> updates, std::span<const double> weights,
+                               const std::string& tensor, Group group, std::size_t size) {
+  constexpr std::size_t kChunk = 4096;  // stays in the first-level cache
+  std::vector<double> out(size, 0.0), one(std::min(size, kChunk));
+  for (std::size_t begin = 0; begin < size; begin += kChunk) {
+    const std::span<double> part = std::span(one).first(std::min(kChunk, size - begin));
+    double* sum = out.data() + begin;
+    for (std::size_t k = 0; k < updates.size(); ++k) {
+      updates[k].delta(tensor, group, begin, part);
+      const double weight = weights[k];
+      for (std::size_t i = 0; i < part.size(); ++i) sum[i] += weight * part[i];
+    }
+  }
+  return out;
+}
+
+void move_model(Arrays& state, const AggregatorInput& input, std::span<const double> weights) {
+  for (auto& [key, array] : state)
+    if (const std::string name = model_name(key); !name.empty())
+      array = moved(array, mean_delta(input.updates, weights, name, Group::model, array.size()));
+}
+
+Array moved(const Array& base, std::span<const double> delta) {
+  std::vector<double> values = values_of(base);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] += delta[i];
+  return array_of(base.dtype, base.shape, values);
+}
+
+}  // namespace mcit::fed
