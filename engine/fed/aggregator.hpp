@@ -55,6 +55,8 @@ class Aggregator {
   virtual Arrays initial(const Arrays& model) const;
   /// What an update must hold. The default: every tensor of the model.
   virtual Layout layout(const Arrays& state) const;
+  /// Whether clients get models of their own.
+  virtual bool personal() const { return false; }
   /// What `client` gets before it trains. The default: the model.
   virtual Arrays download(const Arrays& state, const std::string& client) const;
   /// The bases of an update's tensors. The default: the model's tensors.

@@ -114,7 +114,8 @@ std::string encode_update(const UpdateInfo& info, const Layout& layout, const Ar
     if (found == model.end()) throw Error("update: " + name, "the client has no such tensor");
     if (found->second.shape != spec.shape) throw Error("update: " + name, "is of another shape");
     if (options.encoding == Encoding::full || spec.group == Group::statistic) {
-      out[name] = array_of(spec.dtype, spec.shape, values_of(found->second));
+      const bool same = found->second.dtype == spec.dtype;
+      out[name] = same ? found->second : array_of(spec.dtype, spec.shape, values_of(found->second));
       continue;
     }
     std::vector<double> delta = difference(name, spec, found->second, base);

@@ -27,9 +27,9 @@ class NoiseSource {
   std::unique_ptr<State> state_;
 };
 
-/// Scales the whole update to ‖Δ‖₂ <= clip and adds N(0, (noise_multiplier clip)²) to every number. The clip
-/// is the local one of Dwork and Roth's Gaussian mechanism; numbers are floating point, which leaves the
-/// low-order bits open to the attack of Mironov (2012). @return the norm before clipping
+/// The Gaussian mechanism: scales the whole update to ‖Δ‖₂ <= clip and adds N(0, (noise_multiplier clip)²) to
+/// every number. Floating-point noise leaves low-order bits that Mironov (2012) shows how to attack.
+/// @return the norm before clipping
 double privatize(std::map<std::string, std::vector<double>>& update, double clip, double noise_multiplier,
                  NoiseSource& noise);
 

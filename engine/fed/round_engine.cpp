@@ -161,16 +161,20 @@ RoundPlan RoundEngine::plan(const std::vector<OnlineClient>& online) {
           ledger_.sha()};
 }
 
-std::string RoundEngine::preview(const std::string& client) const {
+const std::string& RoundEngine::preview(const std::string& client) const {
   if (phase_ == Phase::needs_model) throw Error("download", "there is no model yet");
-  return to_blob(rule_->download(ledger_.state(), client), {{"schema", "mcit.model.1"},
-                                                            {"run", settings_.run},
-                                                            {"round", std::to_string(round())},
-                                                            {"base", ledger_.sha()}});
+  const std::string wanted = ledger_.sha() + (rule_->personal() ? "/" + client : "");
+  if (blob_of_ == wanted) return blob_;
+  blob_ = to_blob(rule_->download(ledger_.state(), client), {{"schema", "mcit.model.1"},
+                                                             {"run", settings_.run},
+                                                             {"round", std::to_string(round())},
+                                                             {"base", ledger_.sha()}});
+  blob_of_ = wanted;
+  return blob_;
 }
 
-std::string RoundEngine::download(const std::string& client) {
-  std::string blob = preview(client);
+const std::string& RoundEngine::download(const std::string& client) {
+  const std::string& blob = preview(client);
   if (open_) open_->bytes_down += blob.size();
   return blob;
 }
@@ -178,7 +182,10 @@ std::string RoundEngine::download(const std::string& client) {
 OfferResult RoundEngine::offer(const std::string& client, std::uint32_t round, std::string blob) {
   if (open_) open_->bytes_up += blob.size();
   OfferResult result = consider(client, round, std::move(blob));
-  if (open_ && result.verdict == Verdict::rejected) open_->rejected[client] = result.reason;
+  if (open_ && result.verdict == Verdict::rejected) {
+    open_->rejected[client] = result.reason;
+    open_->refused.insert(client);
+  }
   if (open_ && result.verdict == Verdict::duplicate) open_->duplicate.insert(client);
   if ((result.verdict == Verdict::late || result.verdict == Verdict::stale) && well_formed(client) &&
       late_.size() < kMostLate)
@@ -238,7 +245,7 @@ bool RoundEngine::ready() const {
   if (clock_() > open_->deadline) return true;
   return !open_->sampled.empty() &&
          std::all_of(open_->sampled.begin(), open_->sampled.end(), [&](const std::string& client) {
-           return open_->accepted.contains(client) || open_->rejected.contains(client);
+           return open_->accepted.contains(client) || open_->refused.contains(client);
          });
 }
 
@@ -288,8 +295,8 @@ CloseResult RoundEngine::close() {
                              " usable updates, " + std::to_string(settings_.quorum) + " are needed";
   if (open_->attempt > settings_.retries) return fail(std::move(record), reason);
   for (const std::string& client : record.missing) open_->failed_before.insert(client);
-  for (const auto& [client, why] : open_->rejected) open_->failed_before.insert(client);
-  open_->rejected.clear();
+  open_->failed_before.merge(open_->refused);
+  open_->refused.clear();
   phase_ = Phase::idle;
   log::warn(reason, "; trying again");
   return {Outcome::retry, std::move(record), reason};

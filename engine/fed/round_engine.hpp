@@ -102,8 +102,9 @@ class RoundEngine {
   RoundPlan plan(const std::vector<OnlineClient>& online);
 
   /// What this client starts from, as a safetensors blob. Its metadata has `run`, `round` and `base`.
-  std::string download(const std::string& client);
-  std::string preview(const std::string& client) const;  ///< the same, not counted as sent
+  /// Valid until the next call of either, or the end of the round.
+  const std::string& download(const std::string& client);
+  const std::string& preview(const std::string& client) const;  ///< the same, not counted as sent
   Layout layout() const { return rule_->layout(ledger_.state()); }
 
   /// Never throws for what a client may have sent.
@@ -118,6 +119,7 @@ class RoundEngine {
     std::uint32_t attempt = 0;
     double began = 0.0, deadline = 0.0;
     std::set<std::string> sampled, failed_before;
+    std::set<std::string> refused;  ///< in this attempt
     std::map<std::string, Contribution> accepted;
     std::map<std::string, std::string> rejected;
     std::set<std::string> duplicate;
@@ -140,6 +142,8 @@ class RoundEngine {
   Phase phase_ = Phase::needs_model;
   std::optional<Open> open_;
   std::vector<RoundReason> late_;
+  mutable std::string blob_;     ///< what the last download was
+  mutable std::string blob_of_;  ///< of which state, and of which client where it is personal
   std::string failure_;
 };
 

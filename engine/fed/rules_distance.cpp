@@ -22,6 +22,7 @@ class Distance final : public Aggregator {
     if (epsilon_ <= 0.0) throw ConfigError(settings.where("epsilon"), "must be positive");
   }
   std::string name() const override { return "distance/" + mode_; }
+  bool personal() const override { return mode_ == "pairwise"; }
 
   Arrays initial(const Arrays& model) const override {
     if (std::none_of(model.begin(), model.end(), [&](const auto& item) { return chosen(item.first); }))

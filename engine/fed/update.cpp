@@ -56,6 +56,22 @@ T number_of(const std::string& text, const std::string& key) {
   return value;
 }
 
+/// out -= base, from `begin`.
+void subtract(const Array& base, std::size_t begin, std::span<double> out) {
+  const std::byte* bytes = base.bytes.data() + begin * element_bytes(base.dtype);
+  if (base.dtype == Dtype::f32) {  // nearly always: one pass
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      float value = 0.0F;
+      std::memcpy(&value, bytes + i * sizeof value, sizeof value);
+      out[i] -= static_cast<double>(value);
+    }
+    return;
+  }
+  std::vector<double> from(out.size());
+  load(base.dtype, bytes, from);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] -= from[i];
+}
+
 }  // namespace
 
 const char* encoding_text(Encoding encoding) { return kNames[static_cast<std::size_t>(encoding)]; }
@@ -211,10 +227,7 @@ void Update::delta(const std::string& tensor, const Array* base, std::size_t beg
       std::memcpy(&scale, data(source.scales) + (begin + i) / source.row * sizeof(float), sizeof(float));
       out[i] *= static_cast<double>(scale);
     }
-  if (!source.values || base == nullptr) return;
-  std::vector<double> from(out.size());
-  load(base->dtype, base->bytes.data() + begin * element_bytes(base->dtype), from);
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] -= from[i];
+  if (source.values && base != nullptr) subtract(*base, begin, out);
 }
 
 }  // namespace mcit::fed

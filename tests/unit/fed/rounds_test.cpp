@@ -151,6 +151,6 @@ TEST_CASE("settings that cannot work are errors that name the key") {
   refuses("[federation]\nrun = \"a\"\nquorum = 3\nclients = [\"x\", \"y\"]\n", "quorum");
   refuses("[federation]\nrun = \"a\"\nencodings = [\"zip\"]\n", "unknown name 'zip'");
   refuses("[federation]\nrun = \"a\"\ndeadlin = 5\n", "deadline");
-  refuses("[federation]\nrun = \"a\"\n[aggregate]\nrule = \"fedavgn\"\n", "fedavgm");
+  refuses("[federation]\nrun = \"a\"\n[aggregate]\nrule = \"fedavgn\"\n", "did you mean 'fedavg'");
   refuses("[federation]\nrun = \"a\"\n[aggregate]\nrule = \"median\"\ntrim = 0.1\n", "trim");
 }
