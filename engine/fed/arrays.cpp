@@ -156,18 +156,27 @@ void store(Dtype dtype, std::span<const double> values, std::byte* bytes) {
   }
 }
 
-std::string to_blob(const Arrays& arrays, const std::map<std::string, std::string>& metadata) {
+std::string to_blob(const std::map<std::string, const Array*>& arrays,
+                    const std::map<std::string, std::string>& metadata) {
   std::map<std::string, SafetensorsEntry> entries;
   std::size_t bytes = 0;
   for (const auto& [name, array] : arrays) {
-    entries[name] = {dtype_text(array.dtype), array.shape, 0, 0};
-    bytes += array.bytes.size();
+    entries[name] = {dtype_text(array->dtype), array->shape, 0, 0};
+    bytes += array->bytes.size();
   }
-  std::string out = safetensors_beginning(entries, metadata);
-  out.reserve(out.size() + bytes);
+  const std::string beginning = safetensors_beginning(entries, metadata);
+  std::string out;
+  out.reserve(beginning.size() + bytes);
+  out += beginning;
   for (const auto& [name, array] : arrays)
-    out.append(reinterpret_cast<const char*>(array.bytes.data()), array.bytes.size());
+    out.append(reinterpret_cast<const char*>(array->bytes.data()), array->bytes.size());
   return out;
+}
+
+std::string to_blob(const Arrays& arrays, const std::map<std::string, std::string>& metadata) {
+  std::map<std::string, const Array*> there;
+  for (const auto& [name, array] : arrays) there[name] = &array;
+  return to_blob(there, metadata);
 }
 
 Blob from_blob(std::string_view bytes, const std::string& where) {

@@ -47,6 +47,9 @@ void store(Dtype dtype, std::span<const double> values, std::byte* bytes);
 
 /// A safetensors blob. Same input, same bytes.
 std::string to_blob(const Arrays& arrays, const std::map<std::string, std::string>& metadata);
+/// The same of arrays that lie elsewhere.
+std::string to_blob(const std::map<std::string, const Array*>& arrays,
+                    const std::map<std::string, std::string>& metadata);
 
 struct Blob {
   std::map<std::string, std::string> metadata;

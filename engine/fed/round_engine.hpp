@@ -39,8 +39,9 @@ struct FederationSettings {
   double control_clip_norm = 0.0;  ///< the same for control variates; 0 = none
   std::int64_t keep = 3;           ///< newest states that stay on disk; 0 = all
 
+  /// @param in_process without `rounds`, `seed` and `clients`, which a run in one process has elsewhere
   /// @throws ConfigError
-  static FederationSettings read(const Config& table);
+  static FederationSettings read(const Config& table, bool in_process = false);
   std::string identity(const std::string& rule) const;
 };
 

@@ -1,61 +1,14 @@
 // What becomes of LoRA's two factors: the mean of A and the mean of B is not the mean of BA.
-#include <Eigen/Dense>
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "fed/low_rank.hpp"
 #include "fed/rules.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit::fed {
 namespace {
-
-using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-Matrix matrix_of(const std::vector<double>& values, const std::vector<std::int64_t>& shape) {
-  return Eigen::Map<const Matrix>(values.data(), shape[0], shape[1]);
-}
-Matrix matrix_of(const Array& array) { return matrix_of(values_of(array), array.shape); }
-
-Array array_of_matrix(Dtype dtype, const Matrix& matrix) {
-  return array_of(dtype, {matrix.rows(), matrix.cols()},
-                  std::span(matrix.data(), static_cast<std::size_t>(matrix.size())));
-}
-
-/// B [d_out, r] and A [r, d_in] of one site.
-struct Factors {
-  Matrix b, a;
-};
-
-struct Truncated {
-  Factors factors;
-  double lost = 0.0;  ///< ‖M - BA‖_F / ‖M‖_F
-};
-
-/// The best factors of rank <= `rank` of M = left·right, [d_out, n][n, d_in], without forming M; the singular
-/// values are shared between both (Eckart, Young 1936). The sign of each pair makes B's largest entry
-/// positive.
-Truncated best_factors(const Matrix& left, const Matrix& right, Eigen::Index rank) {
-  const Eigen::HouseholderQR<Eigen::MatrixXd> ql(left), qr(right.transpose());
-  const Eigen::Index nl = std::min(left.rows(), left.cols()), nr = std::min(right.rows(), right.cols());
-  const Eigen::MatrixXd rl = ql.matrixQR().topRows(nl).triangularView<Eigen::Upper>();
-  const Eigen::MatrixXd rr = qr.matrixQR().topRows(nr).triangularView<Eigen::Upper>();
-  const Eigen::BDCSVD<Eigen::MatrixXd> svd(rl * rr.transpose(), Eigen::ComputeThinU | Eigen::ComputeThinV);
-  const Eigen::VectorXd& s = svd.singularValues();
-  const Eigen::Index kept = std::min(rank, s.size());
-  const Eigen::MatrixXd u = ql.householderQ() * Eigen::MatrixXd::Identity(left.rows(), nl) * svd.matrixU();
-  const Eigen::MatrixXd v = qr.householderQ() * Eigen::MatrixXd::Identity(right.cols(), nr) * svd.matrixV();
-  Truncated out{{Matrix::Zero(left.rows(), rank), Matrix::Zero(rank, right.cols())}, 0.0};
-  for (Eigen::Index i = 0; i < kept; ++i) {
-    Eigen::Index largest = 0;
-    u.col(i).cwiseAbs().maxCoeff(&largest);
-    const double root = std::sqrt(s(i)) * (u(largest, i) < 0.0 ? -1.0 : 1.0);
-    out.factors.b.col(i) = root * u.col(i);
-    out.factors.a.row(i) = root * v.col(i).transpose();
-  }
-  const double all = s.squaredNorm();
-  if (all > 0.0) out.lost = std::sqrt(s.tail(s.size() - kept).squaredNorm() / all);
-  return out;
-}
 
 class LoraRule final : public Aggregator {
  public:
@@ -120,10 +73,9 @@ class LoraRule final : public Aggregator {
       if (average_ == "stack") {
         rank = std::max(rank, stack(next, site, sum));
       } else {
-        Array &a = next.at(kModel + site + a_), &b = next.at(kModel + site + b_);
-        const Truncated best = best_factors(sum.b, sum.a, a.shape[0]);
-        a = array_of_matrix(a.dtype, best.factors.a);
-        b = array_of_matrix(b.dtype, best.factors.b);
+        const std::int64_t own = next.at(kModel + site + a_).shape[0];
+        const LowRank best = low_rank(sum, own);
+        put(next, kModel + site, best.factors);
         lost = std::max(lost, best.lost);
       }
     }
@@ -164,33 +116,47 @@ class LoraRule final : public Aggregator {
   Factors stacked(const AggregatorInput& input, const std::vector<double>& weights,
                   const std::string& site) const {
     const Array &a = input.state.at(kModel + site + a_), &b = input.state.at(kModel + site + b_);
-    const Eigen::Index r = a.shape[0], count = static_cast<Eigen::Index>(input.updates.size());
-    Factors out{Matrix(b.shape[0], count * r), Matrix(count * r, a.shape[1])};
-    for (Eigen::Index k = 0; k < count; ++k) {
-      const Contribution& update = input.updates[static_cast<std::size_t>(k)];
-      const double root = std::sqrt(weights[static_cast<std::size_t>(k)]);
-      out.a.middleRows(k * r, r) = root * matrix_of(update.value(site + a_, Group::model), a.shape);
-      out.b.middleCols(k * r, r) = root * matrix_of(update.value(site + b_, Group::model), b.shape);
+    Factors out{b.shape[0], 0, a.shape[1], {}, {}};
+    for (std::size_t k = 0; k < input.updates.size(); ++k) {
+      Factors one{b.shape[0], a.shape[0], a.shape[1], input.updates[k].value(site + b_, Group::model),
+                  input.updates[k].value(site + a_, Group::model)};
+      for (std::vector<double>* side : {&one.left, &one.right})
+        for (double& number : *side) number *= std::sqrt(weights[k]);
+      append(out, one);
     }
     return out;
+  }
+
+  /// left right + more.left more.right as one product.
+  static void append(Factors& out, const Factors& more) {
+    std::vector<double> left;
+    left.reserve(out.left.size() + more.left.size());
+    for (std::int64_t row = 0; row < out.rows; ++row)
+      for (const Factors* part : {static_cast<const Factors*>(&out), &more})
+        left.insert(left.end(), part->left.begin() + row * part->inner,
+                    part->left.begin() + (row + 1) * part->inner);
+    out.left = std::move(left);
+    out.right.insert(out.right.end(), more.right.begin(), more.right.end());
+    out.inner += more.inner;
+  }
+
+  /// Writes both factors, in the types that they have there.
+  void put(Arrays& state, const std::string& stem, const Factors& factors) const {
+    Array &a = state.at(stem + a_), &b = state.at(stem + b_);
+    a = array_of(a.dtype, {factors.inner, factors.columns}, factors.right);
+    b = array_of(b.dtype, {factors.rows, factors.inner}, factors.left);
   }
 
   /// Puts this round's product behind those before it (FLoRA, Wang et al. 2024); at full rank they are
   /// written with as few columns as there are dimensions. @return the rank now
   std::int64_t stack(Arrays& next, const std::string& site, const Factors& round) const {
-    Array &a = next.at(kStack + site + a_), &b = next.at(kStack + site + b_);
-    const Matrix before_a = matrix_of(a), before_b = matrix_of(b);
-    Factors all{Matrix(round.b.rows(), before_b.cols() + round.b.cols()),
-                Matrix(before_a.rows() + round.a.rows(), round.a.cols())};
-    all.b.leftCols(before_b.cols()) = before_b;
-    all.b.rightCols(round.b.cols()) = round.b;
-    all.a.topRows(before_a.rows()) = before_a;
-    all.a.bottomRows(round.a.rows()) = round.a;
-    const Eigen::Index full = std::min(all.b.rows(), all.a.cols());
-    if (all.a.rows() > full) all = best_factors(all.b, all.a, full).factors;
-    a = array_of_matrix(a.dtype, all.a);
-    b = array_of_matrix(b.dtype, all.b);
-    return all.a.rows();
+    const Array &a = next.at(kStack + site + a_), &b = next.at(kStack + site + b_);
+    Factors all{b.shape[0], a.shape[0], a.shape[1], values_of(b), values_of(a)};
+    append(all, round);
+    const std::int64_t full = std::min(all.rows, all.columns);
+    if (all.inner > full) all = low_rank(all, full).factors;
+    put(next, kStack + site, all);
+    return all.inner;
   }
 
   std::string average_, a_, b_;
