@@ -192,10 +192,11 @@ void Ledger::commit(Arrays state, RoundRecord& record) {
 }
 
 void Ledger::prune() const {
-  const auto old = static_cast<std::int64_t>(records_.size()) - 1 - keep_;
-  if (keep_ <= 0 || old <= 0) return;
+  if (keep_ <= 0) return;
+  // Down to the first that is gone: a process that was killed here has left one behind.
   std::error_code ignored;  // a file too many does no harm
-  fs::remove(state_file(old), ignored);
+  for (auto old = static_cast<std::int64_t>(records_.size()) - 1 - keep_; old > 0; --old)
+    if (!fs::remove(state_file(old), ignored)) break;
 }
 
 }  // namespace mcit::fed

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <tuple>
@@ -46,15 +47,18 @@ FederationSettings FederationSettings::read(const Config& table, bool in_process
     throw ConfigError(table.where("run"), "must be a name of letters, digits, '.', '_' and '-'");
   s.strategy = table.text("strategy", s.strategy);
   s.strategy_version = table.text("strategy_version", s.strategy_version);
-  if (!in_process) {
+  if (in_process) {
+    s.deadline = std::numeric_limits<double>::infinity();
+    s.retries = 0;  // nobody else would answer
+  } else {
     s.seed = static_cast<std::uint64_t>(table.integer("seed", 1, 0));
     s.rounds = table.integer("rounds", s.rounds, 1);
     s.clients = table.texts("clients", s.clients);
+    s.deadline = table.number("deadline", s.deadline, 0.0);
+    s.retries = table.integer("retries", s.retries, 0);
   }
   s.sample = table.integer("sample", s.sample, 0);
   s.quorum = table.integer("quorum", s.quorum, 1);
-  s.deadline = table.number("deadline", s.deadline, 0.0);
-  s.retries = table.integer("retries", s.retries, 0);
   for (const std::string& id : s.clients)
     if (!well_formed(id)) throw ConfigError(table.where("clients"), "'" + id + "' is no client id");
   s.encodings = table.texts("encodings", s.encodings);

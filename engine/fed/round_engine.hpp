@@ -39,7 +39,8 @@ struct FederationSettings {
   double control_clip_norm = 0.0;  ///< the same for control variates; 0 = none
   std::int64_t keep = 3;           ///< newest states that stay on disk; 0 = all
 
-  /// @param in_process without `rounds`, `seed` and `clients`, which a run in one process has elsewhere
+  /// @param in_process without `rounds`, `seed` and `clients`, which a run in one process has elsewhere, and
+  /// without `deadline` and `retries`, which mean nothing there
   /// @throws ConfigError
   static FederationSettings read(const Config& table, bool in_process = false);
   std::string identity(const std::string& rule) const;
