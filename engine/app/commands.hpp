@@ -13,6 +13,7 @@ struct CheckFailed {};
 void add_run(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_federate(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_report(CLI::App& app);
 void add_metrics(CLI::App& app);

@@ -350,6 +350,23 @@ PictureStores install_features(OpenModel& open, std::uint64_t memory_budget, int
   return out;
 }
 
+TrainOptions read_train_options(const Config& table, TrainOptions t) {
+  t.steps = table.integer("steps", t.steps, 0);
+  t.batch = table.integer("batch", t.batch, 1, 1 << 16);
+  t.accumulation = table.integer("accumulation", 1, 1, 1 << 16);
+  t.learning_rate["adapter"] = table.number("lr", t.learning_rate["adapter"], 0.0);
+  t.learning_rate["connector"] = table.number("connector_lr", t.learning_rate["connector"], 0.0);
+  t.learning_rate["prompt"] = table.number("prompt_lr", t.learning_rate["prompt"], 0.0);
+  t.learning_rate["base"] = table.number("base_lr", t.learning_rate["base"], 0.0);
+  t.schedule = table.choice("schedule", t.schedule, {"cosine", "linear", "constant"});
+  t.warmup = table.number("warmup", t.warmup, 0.0, 1.0);
+  t.clip = table.number("clip", t.clip, 0.0);
+  t.adamw.weight_decay = table.number("weight_decay", 0.0, 0.0);
+  t.adamw.beta1 = table.number("beta1", t.adamw.beta1, 0.0, 1.0);
+  t.adamw.beta2 = table.number("beta2", t.adamw.beta2, 0.0, 1.0);
+  return t;
+}
+
 Workload open_workload(const Suite& suite, const WorkloadOptions& options) {
   return suite.kind == "classify" ? open_classes(suite, options) : open_questions(suite, options);
 }

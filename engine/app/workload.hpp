@@ -36,4 +36,7 @@ struct Workload {
 
 Workload open_workload(const Suite& suite, const WorkloadOptions& options);
 
+/// The keys of [train] that every kind of training has. @param defaults what absent keys mean
+TrainOptions read_train_options(const Config& table, TrainOptions defaults);
+
 }  // namespace mcit

@@ -1,0 +1,169 @@
+// mcit federate as people use it: rounds over clients in one process, killed and taken up again.
+#include <algorithm>
+#include <csignal>
+
+#include "integration/runs.hpp"
+
+namespace mcit::test {
+namespace {
+
+constexpr int kRounds = 6;  // three tasks, two rounds each
+
+/// Four clients with a handful of rows each, two drawn a round, two steps of training.
+Arguments small_federation(const Workplace& work, const fs::path& out, const Arguments& more = {}) {
+  write(work / "fed.toml", "suite = " + Json(small_suite(work).string()).dump() +
+                               R"(
+threads = 1
+[strategy]
+name = "sequential"
+rank = 2
+[train]
+steps = 2
+batch = 4
+schedule = "constant"
+[partition]
+kind = "dirichlet"
+alpha = 1.0
+clients = 4
+[stream]
+rounds_per_stage = 2
+[federation]
+sample = 2
+quorum = 2
+)");
+  return Arguments{"federate", (work / "fed.toml").string(), "--out", out.string()} + more;
+}
+
+/// What of a federation must be the same to the byte: states, and numbers but for times.
+std::map<std::string, std::string> bits_of(const fs::path& run) {
+  std::map<std::string, std::string> out;
+  for (const std::string& name : names_in(run / "ledger")) {
+    if (name.ends_with(".safetensors")) out[name] = slurp(run / "ledger" / name);
+    if (!name.ends_with(".json")) continue;
+    const Json record = Json::parse(slurp(run / "ledger" / name));
+    out[name] = record.at("before").dump() + record.at("after").dump() + record.at("used").dump();
+  }
+  const Json result = result_of(run);
+  for (const char* key : {"complete", "matrix", "metrics"}) out[key] = result.at(key).dump();
+  for (const char* key : {"global", "clients", "curve", "histogram"})
+    out[std::string("federated: ") + key] = result.at("federated").at(key).dump();
+  return out;
+}
+
+void same_bits(const std::map<std::string, std::string>& expected, const fs::path& run) {
+  const auto found = bits_of(run);
+  CHECK(found.size() == expected.size());
+  for (const auto& [name, bytes] : expected) {
+    INFO(run << ": " << name);
+    REQUIRE(found.contains(name));
+    CHECK(found.at(name) == bytes);
+  }
+}
+
+bool committed(const fs::path& run, int round) {
+  return fs::exists(run / "ledger" / ("round-00000" + std::to_string(round) + ".json"));
+}
+
+}  // namespace
+
+TEST_CASE("a federation runs, and its result says what happened") {
+  Workplace work;
+  const Ended ended = work.mcit(small_federation(work, work / "run"));
+  succeeded(ended);
+  CHECK(ended.err.find("client-04") != std::string::npos);  // the histogram
+  CHECK(ended.out.find("federated: fedavg, 6 rounds") != std::string::npos);
+  const Json result = result_of(work / "run"), &federated = result.at("federated");
+  CHECK(result.at("complete") == true);
+  REQUIRE(federated.at("rounds").size() == kRounds + 1);
+  for (int round = 1; round <= kRounds; ++round) {
+    const Json& r = federated.at("rounds").at(static_cast<std::size_t>(round));
+    CHECK(r.at("used").size() == 2);
+    CHECK(r.at("bytes_up").get<std::int64_t>() > 0);
+    CHECK(r.at("bytes_down").get<std::int64_t>() > 0);
+  }
+  CHECK(federated.at("metrics").at("rounds") == kRounds);
+  CHECK(federated.at("clients").size() == 4);
+  CHECK(federated.at("global").at("matrix") == result.at("matrix"));
+  // Every row of every task is dealt out once: 32 rows a task.
+  for (std::size_t task = 0; task < 3; ++task) {
+    std::int64_t sum = 0;
+    for (const auto& [client, counts] : federated.at("histogram").items())
+      sum += counts.at(task).get<std::int64_t>();
+    CHECK(sum == 32);
+  }
+  CHECK_FALSE(result.at("matrix").at(3).at(2).is_null());
+  CHECK_FALSE(fs::exists(work / "run/clients"));  // the strategy keeps nothing besides what travels
+}
+
+TEST_CASE("a federation that is killed anywhere goes on to the same bits") {
+  Workplace work;
+  // ewc keeps a Fisher matrix of each client; top-k updates leave a rest on each client.
+  const Arguments settings = {"--set", "strategy.name=ewc", "--set", "wire.encoding=topk",
+                              "--set", "wire.fraction=0.1"};
+  succeeded(work.mcit(small_federation(work, work / "whole", settings)));
+  const auto expected = bits_of(work / "whole");
+  CHECK(fs::exists(work / "whole/clients"));
+  const fs::path run = work / "killed";
+  Arguments arguments = small_federation(work, run, settings);
+  int kills = 0;
+  for (const int round : {1, 3, 4}) {
+    Process process(arguments, work.path());
+    if (process.until([&] { return committed(run, round); })) {
+      process.signal(SIGKILL);
+      kills += process.wait().signal == SIGKILL ? 1 : 0;
+    }
+    arguments = {"federate", "--resume", run.string()};
+  }
+  CHECK(kills == 3);
+  succeeded(work.mcit(arguments));
+  same_bits(expected, run);
+}
+
+TEST_CASE("a federation can be stopped after some rounds and taken up") {
+  Workplace work;
+  succeeded(work.mcit(small_federation(work, work / "whole")));
+  succeeded(work.mcit(small_federation(work, work / "parts", {"--stop-after", "3"})));
+  CHECK(committed(work / "parts", 3));
+  CHECK_FALSE(committed(work / "parts", 4));
+  succeeded(work.mcit({"federate", "--resume", (work / "parts").string()}));
+  same_bits(bits_of(work / "whole"), work / "parts");
+}
+
+TEST_CASE("rules, streams and terms of a federation work together") {
+  Workplace work;
+  const std::vector<Arguments> kinds = {
+      {"--set", "aggregate.rule=lora", "--set", "stream.kind=heterogeneous"},
+      {"--set", "aggregate.rule=scaffold", "--set", "aggregate.clients=4"},
+      {"--set", "aggregate.rule=distance", "--set", "stream.kind=permuted"},
+      {"--set", "aggregate.rule=fedadam", "--set", "train.proximal=0.1", "--set", "stream.kind=arrival",
+       "--set", "federation.quorum=1"},
+      {"--set", "privacy.clip=1.0", "--set", "privacy.noise_multiplier=0.5", "--set",
+       "wire.encoding=int8-delta"}};
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    const fs::path run = work / std::to_string(i);
+    INFO("kind " << i);
+    const Ended ended =
+        work.mcit(small_federation(work, run, kinds[i] + Arguments{"--set", "eval.base=false"}));
+    succeeded(ended);
+    CHECK(result_of(run).at("complete") == true);
+    CHECK((ended.out.find("privacy against the server") != std::string::npos) == (i == 4));
+  }
+}
+
+TEST_CASE("a federation that cannot work says so before it begins") {
+  Workplace work;
+  const auto refuses = [&](const Arguments& more, const std::vector<std::string>& said) {
+    failed(work.mcit(small_federation(work, work / "none", more)), said);
+    CHECK_FALSE(fs::exists(work / "none/result.json"));
+    fs::remove_all(work / "none");
+  };
+  refuses({"--set", "federation.rounds=3"}, {"federation.rounds"});
+  refuses({"--set", "aggregate.rule=fedavgg"}, {"fedavgg", "fedavg"});
+  refuses({"--set", "partition.clients=40"}, {"32 rows are too few for 40 clients"});
+  refuses({"--set", "privacy.noise_multiplier=1.0"}, {"noise_multiplier", "needs a clip"});
+  refuses({"--set", "train.stepz=1"}, {"stepz", "steps"});
+  failed(work.mcit({"federate"}), {"needs a file of settings"});
+  failed(work.mcit({"federate", "--resume", (work / "nowhere").string()}), {"nowhere"});
+}
+
+}  // namespace mcit::test
