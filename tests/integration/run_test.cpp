@@ -83,7 +83,8 @@ Json lasting(Json result) {
 }  // namespace
 
 TEST_CASE("A run leaves every file that the guide names, and no other") {
-  CHECK(names_in(runs().first()) == std::vector<std::string>{".mcit-run", "config.toml", "events.out.tfevents.mcit", "log.txt",
+  CHECK(names_in(runs().first()) == std::vector<std::string>{".mcit-run", "config.toml",
+                                                             "events.out.tfevents.mcit", "log.txt",
                                                              "matrix.csv", "matrix.svg", "metrics.jsonl",
                                                              "predictions", "result.json", "snapshots"});
   std::vector<std::string> cells;
@@ -107,7 +108,7 @@ TEST_CASE("result.json has the keys, types and shapes of its reference") {
   CHECK(keys == std::vector<std::string>{"schema", "mcit", "suite", "strategy", "seed", "complete", "tasks",
                                          "stages", "matrix", "matrix_restricted", "counts", "metrics",
                                          "metrics_restricted", "selector_accuracy", "tables", "costs",
-                                         "provenance"});
+                                         "forgetting_split", "provenance"});
   CHECK(result["schema"] == 1);
   CHECK(result["mcit"].is_string());
   CHECK(result["suite"] == "smoke");

@@ -199,7 +199,7 @@ TEST_CASE("gaps in CSV, JSON and LaTeX") {
   const std::string csv = gap_csv(gaps);
   CHECK_THAT(
       csv, ContainsSubstring("coin,sequential,sequential,,published:coin/branch_lora/LoRA:bwt_T,-32.62,,\n"));
-  CHECK_THAT(csv, ContainsSubstring("coin,sequential,sequential,,gap:coin/finals/LoRA-FT:final:gqa,"));
+  CHECK_THAT(csv, ContainsSubstring("coin,sequential,sequential,,gap:coin/finals/LoRA:final:gqa,"));
   const Json json = gap_json(gaps);
   const Json& first = json["groups"][0]["matches"][0];
   CHECK(first["table"] == "branch_lora");
