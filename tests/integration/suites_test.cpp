@@ -2,7 +2,6 @@
 // rows.
 
 #include <regex>
-
 #include <set>
 
 #include "integration/runs.hpp"
