@@ -180,7 +180,7 @@ std::string rows_text(const Suite& suite, const fs::path& name, const RecordForm
   return std::to_string(rows);
 }
 
-/// `text` in lines of the terminal's width behind a title, like a definition.
+/// `text`, wherever its lines end, in lines of the terminal's width behind a title.
 void print_text(const std::string& title, const std::string& text) {
   if (text.empty()) return;
   const int width = std::max(40, console::width(console::Stream::out) - 12);
@@ -195,9 +195,7 @@ void print_text(const std::string& title, const std::string& text) {
     const std::size_t end = std::min(text.find_first_of(" \n", at), text.size());
     const std::string word = text.substr(at, end - at);
     if (!line.empty() && console::columns(line + " " + word) > width) flush();
-    line += (line.empty() || line.back() == ' ' ? "" : " ") + word;
-    if (word.empty()) line += ' ';  // blanks that lay a text out
-    if (end < text.size() && text[end] == '\n') flush();
+    if (!word.empty()) line += (line.empty() ? "" : " ") + word;
     at = end + 1;
   }
   if (!line.empty()) flush();
