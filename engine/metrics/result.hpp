@@ -103,7 +103,7 @@ struct RunResult {
   /// counts[i][j], empty where the cell is missing; either no rows or one for each row of the matrix
   std::vector<std::vector<std::optional<CellCount>>> counts;
   std::optional<ForgettingSplit> forgetting{};  ///< of a run that has ended
-  std::optional<FederatedResult> federated;  ///< of a federated run
+  std::optional<FederatedResult> federated;     ///< of a federated run
   Provenance provenance;
 
   std::vector<std::string> task_names() const;

@@ -23,13 +23,7 @@ class TaskReader {
 
   FateCount learned(std::int64_t stage) {
     FateCount count;
-    std::unordered_set<std::string> seen;
-    read(stage, [&](const Answer& answer) {
-      if (!seen.insert(answer.id).second) {
-        ++run_.repeated;
-        return;
-      }
-      ++count.rows;
+    count.rows = read(stage, [&](const Answer& answer) {
       if (!is_right(answer)) return;
       ++count.learned;
       where_[answer.id] = rows_.size();
@@ -41,13 +35,7 @@ class TaskReader {
   /// @return nothing when the stage left no file
   std::optional<FateCount> later(std::int64_t stage) {
     FateCount count;
-    std::unordered_set<std::string> seen;
-    read(stage, [&](const Answer& answer) {
-      if (!seen.insert(answer.id).second) {
-        ++run_.repeated;
-        return;
-      }
-      ++count.rows;
+    count.rows = read(stage, [&](const Answer& answer) {
       const auto found = where_.find(answer.id);
       if (found == where_.end()) return;
       ++count.learned;
@@ -68,11 +56,20 @@ class TaskReader {
   }
 
  private:
+  /// Shows each row once. @return how many there were
   template <class See>
-  void read(std::int64_t stage, const See& see) {
-    const AnswerFaults faults = read_answers(predictions_file(folder_, stage, task_), see);
+  std::int64_t read(std::int64_t stage, const See& see) {
+    std::unordered_set<std::string> seen;
+    const AnswerFaults faults =
+        read_answers(predictions_file(folder_, stage, task_), [&](const Answer& answer) {
+          if (seen.insert(answer.id).second)
+            see(answer);
+          else
+            ++run_.repeated;
+        });
     if (run_.faults.lines == 0) run_.faults.first = faults.first;
     run_.faults.lines += faults.lines;
+    return static_cast<std::int64_t>(seen.size());
   }
 
   RunFates& run_;

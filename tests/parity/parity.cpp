@@ -37,7 +37,8 @@ class Report {
       text << "shape " << ours.sizes() << ", not " << theirs.sizes();
       line(name, false, text.str());
     }
-    within(name, (ours.to(at::kCPU, at::kDouble) - theirs.to(at::kCPU, at::kDouble)).abs().max().item<double>(),
+    within(name,
+           (ours.to(at::kCPU, at::kDouble) - theirs.to(at::kCPU, at::kDouble)).abs().max().item<double>(),
            tolerance);
   }
   void equal(const std::string& name, bool holds, const std::string& what = "equal") {
