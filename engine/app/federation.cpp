@@ -423,8 +423,13 @@ void FederatedLoop::State::evaluate_stage(std::int64_t stage) {
     result.federated->clients[k].matrix.set_row(stage + 1,
                                                 own == global ? row : scores(own, "evaluating " + ids[k]));
   }
-  result.stages[static_cast<std::size_t>(stage)].cost.eval_seconds = watch.seconds();
-  result.stages[static_cast<std::size_t>(stage)].cost.peak_memory_mb = peak_rss_mb();
+  StageCost& cost = result.stages[static_cast<std::size_t>(stage)].cost;
+  cost.eval_seconds = watch.seconds();
+  cost.peak_memory_mb = peak_rss_mb();
+  cost.trainable_parameters = 0;
+  for (const Parameter& p : hooks->parameters())
+    if (p.value.requires_grad()) cost.trainable_parameters += p.value.numel();
+  cost.stored_parameters = hooks->stored_parameters();
 }
 
 /// The mean over the tasks met so far.
@@ -564,6 +569,7 @@ RunResult FederatedLoop::run(Strategy& strategy, const std::string& name, const 
     StageCost& cost = s.result.stages[static_cast<std::size_t>(s.streams.stage_of(round))].cost;
     cost.train_seconds += watch.seconds();
     cost.steps += each * s.options.train.steps;
+    cost.examples += each * s.options.train.steps * s.options.train.accumulation * s.options.train.batch;
     s.after_round(round);
   }
   s.result.complete = true;

@@ -92,6 +92,11 @@ TEST_CASE("a federation runs, and its result says what happened") {
     CHECK(sum == 32);
   }
   CHECK_FALSE(result.at("matrix").at(3).at(2).is_null());
+  const Json& costs = result.at("costs").at("stages").at(0);
+  CHECK(costs.at("trainable_parameters").get<std::int64_t>() > 0);
+  CHECK(costs.at("stored_parameters").get<std::int64_t>() > 0);
+  CHECK(costs.at("steps") == 2 * 2 * 2);  // rounds, clients, steps
+  CHECK(costs.at("examples") == 2 * 2 * 2 * 4);
   CHECK_FALSE(fs::exists(work / "run/clients"));  // the strategy keeps nothing besides what travels
 }
 
