@@ -18,6 +18,7 @@ class Distance final : public Aggregator {
   explicit Distance(const Config& settings)
       : mode_(settings.choice("mode", "pairwise", {"pairwise", "to_mean", "fedavg"})),
         tensors_(settings.texts("tensors", {""})),
+        by_task_(settings.texts("by_task", {})),
         epsilon_(settings.number("epsilon", 1e-8, 0.0)) {
     if (epsilon_ <= 0.0) throw ConfigError(settings.where("epsilon"), "must be positive");
   }
@@ -52,6 +53,10 @@ class Distance final : public Aggregator {
     for (auto& [key, array] : next) {
       const std::string name = model_name(key);
       if (name.empty()) continue;
+      if (of_task(name)) {
+        array = task_mean(array, name, input);
+        continue;
+      }
       if (!chosen(name)) {
         array = moved(array, mean_delta(input.updates, weights, name, Group::model, array.size()));
         continue;
@@ -77,8 +82,28 @@ class Distance final : public Aggregator {
     return "personal/" + client + "/" + name;
   }
   bool chosen(const std::string& name) const {
-    return std::any_of(tensors_.begin(), tensors_.end(),
+    return !of_task(name) && std::any_of(tensors_.begin(), tensors_.end(),
+                                         [&](const std::string& prefix) { return name.starts_with(prefix); });
+  }
+  bool of_task(const std::string& name) const {
+    return std::any_of(by_task_.begin(), by_task_.end(),
                        [&](const std::string& prefix) { return name.starts_with(prefix); });
+  }
+  /// Whether it is a tensor of the task that this client trained: "<prefix><task>.…".
+  bool trained(const Contribution& update, const std::string& name) const {
+    return std::any_of(by_task_.begin(), by_task_.end(), [&](const std::string& prefix) {
+      return name.starts_with(prefix + update.update->info().task + ".");
+    });
+  }
+
+  /// The mean over the clients that trained the tensor's task; nobody else moves it.
+  Array task_mean(const Array& array, const std::string& name, const AggregatorInput& input) const {
+    std::vector<Contribution> own;
+    for (const Contribution& update : input.updates)
+      if (trained(update, name)) own.push_back(update);
+    if (own.empty()) return array;
+    const AggregatorInput part{input.state, own, input.weighting, input.round};
+    return moved(array, mean_delta(own, part.weights(), name, Group::model, array.size()));
   }
 
   static std::vector<double> weighted(const std::vector<std::vector<double>>& values,
@@ -152,6 +177,7 @@ class Distance final : public Aggregator {
 
   std::string mode_;
   std::vector<std::string> tensors_;
+  std::vector<std::string> by_task_;  ///< beginnings of names; the task's name and a dot follow
   double epsilon_;
 };
 

@@ -19,6 +19,7 @@ struct Client {
   std::string id;
   std::int64_t examples = 1;
   std::map<std::string, std::vector<double>> tensors;
+  std::string task = "t";
 };
 
 struct Bench {
@@ -37,6 +38,7 @@ struct Bench {
       for (const auto& [name, spec] : layout)
         model[name] = array_of(spec.dtype, spec.shape, client.tensors.at(name));
       UpdateInfo info = info_of(client.id, 1, "b", client.examples);
+      info.task = client.task;
       Contribution c;
       c.update = std::make_shared<Update>(encode_update(info, layout, model, {}, {}), layout);
       c.base = rule->bases(state, *c.update);

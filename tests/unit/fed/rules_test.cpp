@@ -198,6 +198,30 @@ TEST_CASE("weights from the distance to the mean by hand") {
                   ConfigError);
 }
 
+TEST_CASE("tensors of a task are averaged over the clients that trained it") {
+  // x.a. belongs to task a: (1 2 + 3 6) / 4 = 5, whatever the client of task b sends; x.b. moves by it alone.
+  for (const std::string mode : {"fedavg", "to_mean", "pairwise"}) {
+    INFO(mode);
+    Bench bench("rule = \"distance\"\nmode = \"" + mode + "\"\ntensors = [\"\"]\nby_task = [\"x.\"]",
+                {{"x.a.up", doubles({1}, {0})},
+                 {"x.b.up", doubles({1}, {1})},
+                 {"x.c.up", doubles({1}, {7})},
+                 {"lora", doubles({1}, {0})}});
+    const auto sends = [](const char* id, std::int64_t n, double a, double b, const char* task) {
+      return Client{id, n, {{"x.a.up", {a}}, {"x.b.up", {b}}, {"x.c.up", {9}}, {"lora", {4}}}, task};
+    };
+    bench.take({sends("p", 1, 2, 50, "a"), sends("q", 3, 6, 50, "a"), sends("r", 9, -80, 3, "b")});
+    CHECK(values_of(bench.state.at("model/x.a.up"))[0] == 5.0);
+    CHECK(values_of(bench.state.at("model/x.b.up"))[0] == 3.0);
+    CHECK(values_of(bench.state.at("model/x.c.up"))[0] == 7.0);  // nobody's task
+    CHECK(std::fabs(values_of(bench.state.at("model/lora"))[0] - 4.0) < 1e-14);
+    CHECK(!bench.state.contains("personal/p/x.a.up"));
+  }
+  CHECK_THROWS_AS(
+      Bench("rule = \"distance\"\ntensors = [\"x\"]\nby_task = [\"x\"]", {{"x", doubles({1}, {0})}}),
+      ConfigError);
+}
+
 TEST_CASE("subspaces: near identities share one, far ones found another") {
   const std::string settings =
       "rule = \"subspaces\"\nidentity_size = 2\nthreshold = 0.9\nshared = [\"connector\"]\nsmallest_share = "
