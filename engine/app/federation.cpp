@@ -90,7 +90,8 @@ struct FederatedLoop::State {
   fed::RoundEngine* engine = nullptr;
   RunDir* dir = nullptr;
   StateDict blank;                           ///< the strategy's state after attach()
-  std::vector<std::string> blank_trainable;  ///< what travels, by name
+  std::vector<std::string> blank_trainable;  ///< parameters that require a gradient after attach()
+  std::set<std::string> travels;             ///< names
   std::map<std::string, ClientState> clients;
   RunResult result;
 
@@ -107,6 +108,7 @@ struct FederatedLoop::State {
   void begin();
   fed::Arrays shared() const;
   void load_shared(const fed::Arrays& arrays);
+  StateDict uploaded() const;
   void load_strategy(const ClientState& client);
   std::string train_client(std::int64_t k, std::int64_t round, Progress& progress);
   bool enter_task(std::int64_t k, std::int64_t round, ClientState& client);
@@ -117,7 +119,8 @@ struct FederatedLoop::State {
   void update_control(ClientState& client, const fed::Arrays& start, fed::Arrays& sent);
   void privatize(std::int64_t k, std::int64_t round, const fed::Arrays& start, fed::Arrays& sent) const;
   void run_round(Progress& progress);
-  std::vector<AccuracyMatrix::Cell> scores(const fed::Arrays& model, const std::string& title);
+  std::vector<AccuracyMatrix::Cell> scores(const fed::Arrays& model, const std::string& title,
+                                           const ClientState& client = {});
   void evaluate_stage(std::int64_t stage);
   void add_point(std::int64_t round);
   void after_round(std::int64_t round);
@@ -144,12 +147,22 @@ std::string FederatedLoop::histogram() const {
   return fed::histogram_text(counts, state_->ids, names);
 }
 
-/// What travels: the parameters that require a gradient once the strategy is attached.
+/// Finds what travels.
 void FederatedLoop::State::begin() {
   blank = hooks->state();
   for (const Parameter& p : hooks->parameters())
     if (p.value.requires_grad()) blank_trainable.push_back(p.name);
-  if (blank_trainable.empty())
+  travels = {blank_trainable.begin(), blank_trainable.end()};
+  if (terms->federated() != nullptr) {
+    travels.clear();
+    for (const auto& [name, tensor] : uploaded()) {
+      if (const auto at = blank.find(name); at == blank.end() || at->second.sizes() != tensor.sizes())
+        throw Error("strategy '" + hooks->name() + "'",
+                    "uploads '" + name + "', which its state does not hold");
+      travels.insert(name);
+    }
+  }
+  if (travels.empty())
     throw ConfigError("strategy '" + hooks->name() + "'", "has nothing to train before its first task",
                       "it cannot be federated");
   if (engine->phase() == fed::Phase::needs_model) engine->begin(shared());
@@ -165,25 +178,53 @@ void FederatedLoop::State::begin() {
                         "mcit federate has no use for it yet");
 }
 
+StateDict FederatedLoop::State::uploaded() const {
+  try {
+    return terms->federated()->upload();
+  } catch (const std::exception& e) {
+    throw StrategyError("'" + hooks->name() + "' in upload", cause_of(e));
+  }
+}
+
+/// What would leave this client.
 fed::Arrays FederatedLoop::State::shared() const {
   fed::Arrays out;
-  const std::set<std::string> names(blank_trainable.begin(), blank_trainable.end());
+  if (terms->federated() != nullptr) {
+    for (const auto& [name, tensor] : uploaded()) {
+      if (!travels.contains(name))
+        throw Error("strategy '" + hooks->name() + "'",
+                    "uploads '" + name + "', which it did not name before its first task");
+      out[name] = array_of_tensor(tensor);
+    }
+    return out;
+  }
   for (const Parameter& p : hooks->parameters())
-    if (names.contains(p.name)) out[p.name] = array_of_tensor(p.value);
-  if (out.size() != names.size())
+    if (travels.contains(p.name)) out[p.name] = array_of_tensor(p.value);
+  if (out.size() != travels.size())
     throw Error("strategy '" + hooks->name() + "'", "has lost a parameter that travels",
                 "it cannot be federated");
   return out;
 }
 
 void FederatedLoop::State::load_shared(const fed::Arrays& arrays) {
+  if (terms->federated() != nullptr) {
+    StateDict update;
+    for (const auto& [name, array] : arrays)
+      if (travels.contains(name)) copy_into(array, update[name] = at::empty_like(blank.at(name)));
+    try {
+      terms->federated()->download(update);
+    } catch (const std::exception& e) {
+      throw StrategyError("'" + hooks->name() + "' in download", cause_of(e));
+    }
+    return;
+  }
   for (const Parameter& p : hooks->parameters())
     if (const auto found = arrays.find(p.name); found != arrays.end()) copy_into(found->second, p.value);
 }
 
 void FederatedLoop::State::load_strategy(const ClientState& client) {
   StateDict state = client.strategy;
-  for (const std::string& name : blank_trainable)
+  for (const std::string& name : travels)
     if (const auto found = blank.find(name); found != blank.end()) state.emplace(name, found->second);
   hooks->load_state(client.strategy.empty() ? blank : state);
   const std::vector<std::string>& names = client.trainable.empty() ? blank_trainable : client.trainable;
@@ -301,7 +342,7 @@ void FederatedLoop::State::privatize(std::int64_t k, std::int64_t round, const f
                                      fed::Arrays& sent) const {
   if (options.privacy_clip <= 0.0) return;
   std::map<std::string, std::vector<double>> delta;
-  for (const std::string& name : blank_trainable) {
+  for (const std::string& name : travels) {
     std::vector<double>& d = delta[name] = fed::values_of(sent.at(name));
     const std::vector<double> before = fed::values_of(start.at(name));
     for (std::size_t i = 0; i < d.size(); ++i) d[i] -= before[i];
@@ -319,6 +360,7 @@ void FederatedLoop::State::privatize(std::int64_t k, std::int64_t round, const f
 std::string FederatedLoop::State::encode(std::int64_t k, std::int64_t round, ClientState& client,
                                          const fed::Arrays& start) {
   fed::Arrays sent = shared();
+  for (const std::string& name : travels) sent.try_emplace(name, start.at(name));  // not changed here
   update_control(client, start, sent);
   privatize(k, round, start, sent);
   fed::UpdateInfo info;
@@ -339,7 +381,7 @@ std::string FederatedLoop::State::encode(std::int64_t k, std::int64_t round, Cli
 
 void FederatedLoop::State::keep(const std::string& id, std::int64_t round, ClientState& client) {
   client.strategy = hooks->state();
-  for (const std::string& name : blank_trainable) client.strategy.erase(name);
+  for (const std::string& name : travels) client.strategy.erase(name);
   client.trainable.clear();
   for (const Parameter& p : hooks->parameters())
     if (p.value.requires_grad()) client.trainable.push_back(p.name);
@@ -394,13 +436,15 @@ bool FederatedLoop::State::met_by(std::int64_t task, std::int64_t stage) const {
   return false;
 }
 
+/// @param client what it keeps to itself belongs to its model; by default nobody's
 std::vector<AccuracyMatrix::Cell> FederatedLoop::State::scores(const fed::Arrays& model,
-                                                               const std::string& title) {
+                                                               const std::string& title,
+                                                               const ClientState& client) {
   std::int64_t count = 0;
   for (const StreamTask& task : parts.tasks) count += static_cast<std::int64_t>(task.eval.examples.size());
   Progress progress(title, count, "rows");
   host.client.clear();
-  hooks->load_state(blank);
+  load_strategy(client);
   load_shared(model);
   std::vector<AccuracyMatrix::Cell> out;
   const SelectHook select = [&](const Batch& batch) { return hooks->select(batch, parts.model); };
@@ -420,8 +464,11 @@ void FederatedLoop::State::evaluate_stage(std::int64_t stage) {
   result.federated->global = result.matrix;
   for (std::size_t k = 0; k < ids.size(); ++k) {
     const fed::Arrays own = engine->rule().download(engine->ledger().state(), ids[k]);
-    result.federated->clients[k].matrix.set_row(stage + 1,
-                                                own == global ? row : scores(own, "evaluating " + ids[k]));
+    const bool keeps = terms->federated() != nullptr && !clients.at(ids[k]).strategy.empty();
+    result.federated->clients[k].matrix.set_row(
+        stage + 1, own == global && !keeps
+                       ? row
+                       : scores(own, "evaluating " + ids[k], keeps ? clients.at(ids[k]) : ClientState{}));
   }
   StageCost& cost = result.stages[static_cast<std::size_t>(stage)].cost;
   cost.eval_seconds = watch.seconds();

@@ -40,8 +40,8 @@ struct FederatedParts {
 };
 
 /// Owns the strategy's host, which is one client at a time. One strategy object serves all clients: what it
-/// keeps of a client is loaded before that client trains. Its parameters that require a gradient after
-/// attach() are what travels.
+/// keeps of a client is loaded before that client trains. What travels is what its Federated facet uploads;
+/// without one, its parameters that require a gradient after attach().
 class FederatedLoop {
  public:
   /// Deals the rows out. @throws ConfigError when partition and stream do not fit the data

@@ -44,6 +44,7 @@ class FederatedTerms final : public Strategy {
   StateDict state() const override { return inner_.state(); }
   void load_state(const StateDict& state) override { inner_.load_state(state); }
   std::int64_t stored_parameters() const override { return inner_.stored_parameters(); }
+  Federated* federated() noexcept override { return inner_.federated(); }
 
  private:
   Strategy& inner_;

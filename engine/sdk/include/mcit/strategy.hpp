@@ -56,13 +56,20 @@ struct Upload {
   StateDict state;
 };
 
-/// Optional facet: how a strategy takes part in federated rounds. One instance per client.
+/// Optional facet: how a strategy takes part in federated rounds. Without it, what travels is the parameters
+/// that require a gradient once the strategy is attached.
 class MCIT_EXPORT Federated {
  public:
   virtual ~Federated();
-  virtual StateDict upload() = 0;  ///< [client] everything that leaves the device
-  virtual StateDict aggregate(std::span<const Upload> round, std::string_view client) = 0;  ///< [server]
-  virtual void download(const StateDict& update) = 0;                                       ///< [client]
+  /// [client] Everything that leaves the device: tensors of state(), by their names there. Before the first
+  /// before_task() all that may ever leave, the model that a federation begins with; later, tensors may stay
+  /// away that this client did not change.
+  virtual StateDict upload() = 0;
+  /// [server] What `client` is given next, for hosts without a rule of their own; mcit federate has its
+  /// rules.
+  virtual StateDict aggregate(std::span<const Upload> round, std::string_view client) = 0;
+  /// [client] Takes some or all of the tensors that upload() may hold. @throws CheckpointError for others
+  virtual void download(const StateDict& update) = 0;
 };
 
 /// Hooks run on one thread, in the order they are declared. Any exception ends the run with a StrategyError
