@@ -155,6 +155,29 @@ TEST_CASE("rules, streams and terms of a federation work together") {
   }
 }
 
+TEST_CASE("pilot: what is the client's own stays with it, over a stop as well") {
+  Workplace work;
+  const Arguments pilot = {"--strategy", "pilot",
+                           "--set",      "strategy.width=8",
+                           "--set",      "stream.kind=heterogeneous",
+                           "--set",      "aggregate.rule=distance",
+                           "--set",      "aggregate.tensors=[\"language_model.\"]",
+                           "--set",      "aggregate.by_task=[\"pilot.task.\"]"};
+  succeeded(work.mcit(small_federation(work, work / "whole", pilot)));
+  const std::string state = slurp(work / "whole/ledger/round-000006.safetensors");
+  CHECK(state.find("model/pilot.task.") != std::string::npos);
+  CHECK(state.find("pilot.client.") == std::string::npos);
+  CHECK(state.find("pilot.router.") == std::string::npos);
+  bool kept = false;
+  for (const std::string& name : names_in(work / "whole/clients"))
+    kept = kept ||
+           slurp(work / "whole/clients" / name).find("strategy/pilot.client.up.weight") != std::string::npos;
+  CHECK(kept);
+  succeeded(work.mcit(small_federation(work, work / "parts", pilot + Arguments{"--stop-after", "3"})));
+  succeeded(work.mcit({"federate", "--resume", (work / "parts").string()}));
+  same_bits(bits_of(work / "whole"), work / "parts");
+}
+
 TEST_CASE("a federation that cannot work says so before it begins") {
   Workplace work;
   const auto refuses = [&](const Arguments& more, const std::vector<std::string>& said) {
