@@ -36,6 +36,10 @@ const std::vector<ComparedColumn>& fixed_columns() {
       {"bwt_T-1_restricted", "BWT/(T-1) restr.", quality, Better::higher, 2},
       {"selector_accuracy", "selector", quality, Better::higher, 2},
       {"acc_oracle", "ACC oracle id", quality, Better::higher, 2},
+      {"client_accuracy", "ACC of clients", quality, Better::higher, 2},
+      {"client_worst", "worst client", quality, Better::higher, 2},
+      {"client_deviation", "between clients", quality, Better::lower, 2},
+      {"client_forgetting", "forgetting of clients", quality, Better::lower, 2},
       {"trainable_parameters", "trainable", cost, Better::lower, 0},
       {"stored_parameters", "stored", cost, Better::lower, 0},
       {"train_seconds", "train s", cost, Better::lower, 1},
@@ -43,6 +47,8 @@ const std::vector<ComparedColumn>& fixed_columns() {
       {"examples_per_second", "samples/s", cost, Better::higher, 1},
       {"tokens_per_second", "tokens/s", cost, Better::higher, 0},
       {"peak_memory_mb", "peak MiB", cost, Better::lower, 0},
+      {"round_mb_up", "MB up", cost, Better::lower, 2},
+      {"round_mb_down", "MB down", cost, Better::lower, 2},
   };
   return all;
 }
@@ -63,6 +69,21 @@ Number per_second(std::int64_t count, double seconds) {
 }
 
 Number if_positive(double value) { return value > 0.0 ? Number(value) : Number(); }
+
+/// What a federated run has besides: of the clients' own models, and bytes of a round.
+void add_federated(const FederatedResult& result, std::map<std::string, Number>& out) {
+  constexpr double kMega = 1e6;
+  const FederatedMetrics m = federated_metrics(result);
+  if (m.local_accuracy) {
+    out["client_accuracy"] = m.local_accuracy->mean;
+    out["client_worst"] = m.local_accuracy->worst;
+    out["client_deviation"] = m.local_accuracy->deviation;
+  }
+  if (m.forgetting) out["client_forgetting"] = m.forgetting->mean;
+  if (m.rounds == 0) return;
+  out["round_mb_up"] = m.bytes_up / kMega;
+  out["round_mb_down"] = m.bytes_down / kMega;
+}
 
 /// Every number of one run by column key.
 std::map<std::string, Number> numbers_of(const RunResult& run, const std::vector<Number>& single) {
@@ -89,6 +110,7 @@ std::map<std::string, Number> numbers_of(const RunResult& run, const std::vector
     out["selector_accuracy"] = run.selector_accuracy();
     out["acc_oracle"] = compute_metric("acc", run.inputs(run.matrix_oracle)).value;
   }
+  if (run.federated) add_federated(*run.federated, out);
   const StageCost cost = run.total_cost();
   out["trainable_parameters"] = static_cast<double>(cost.trainable_parameters);
   out["stored_parameters"] = static_cast<double>(cost.stored_parameters);

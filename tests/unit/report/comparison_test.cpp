@@ -70,6 +70,42 @@ TEST_CASE("seeds of one strategy are averaged, with the deviation of a sample") 
   CHECK(value(c, 0, "peak_memory_mb")->mean == 120.0);
 }
 
+TEST_CASE("a federated run has its clients' scores and the bytes of a round beside the global model's") {
+  ComparedRun federated = run("pilot", 1, {{10, 20}, {60, 22}, {40, 56}});
+  FederatedResult& f = federated.result.federated.emplace();
+  f.global = federated.result.matrix;
+  const auto client = [&](const char* name, double a_then, double a, double b) {
+    AccuracyMatrix m = federated.result.matrix;
+    m.set(1, 0, a_then);
+    m.set(2, 0, a);
+    m.set(2, 1, b);
+    f.clients.push_back({name, 10, m, {}});
+  };
+  client("c1", 60, 50, 70);  // ACC 60, forgets 10
+  client("c2", 50, 20, 60);  // ACC 40, forgets 30
+  for (const std::int64_t round : {0, 1, 2}) {
+    RoundRecord& record = f.rounds.emplace_back();
+    record.round = round;
+    record.after = "x";
+    record.bytes_up = round == 0 ? 0 : 2000000;
+    record.bytes_down = round == 0 ? 0 : static_cast<std::uint64_t>(round) * 1000000;
+  }
+  const auto comparisons = compare_runs({federated, run("ewc", 1, {{10, 20}, {58, 21}, {55, 50}})});
+  const Comparison& c = comparisons.front();
+  CHECK_THAT(value(c, 0, "acc")->mean, WithinAbs(48.0, 1e-9));
+  CHECK_THAT(value(c, 0, "client_accuracy")->mean, WithinAbs(50.0, 1e-9));
+  CHECK_THAT(value(c, 0, "client_worst")->mean, WithinAbs(40.0, 1e-9));
+  CHECK_THAT(value(c, 0, "client_deviation")->mean, WithinAbs(10.0, 1e-9));
+  CHECK_THAT(value(c, 0, "client_forgetting")->mean, WithinAbs(20.0, 1e-9));
+  CHECK_THAT(value(c, 0, "round_mb_up")->mean, WithinAbs(2.0, 1e-9));
+  CHECK_THAT(value(c, 0, "round_mb_down")->mean, WithinAbs(1.5, 1e-9));
+  CHECK_FALSE(value(c, 1, "client_accuracy").has_value());
+  CHECK_THAT(comparison_terminal(comparisons, 200, false), ContainsSubstring("worst client"));
+  // Without a federated run the columns are not shown.
+  CHECK(comparison_terminal(compare_runs(set_of_runs()), 200, false).find("worst client") ==
+        std::string::npos);
+}
+
 TEST_CASE("plasticity is measured against the run of strategy single") {
   const auto comparisons = compare_runs(set_of_runs());
   const Comparison& c = comparisons.front();
