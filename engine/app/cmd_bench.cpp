@@ -4,6 +4,7 @@
 
 #include "app/commands.hpp"
 #include "app/experiment.hpp"
+#include "app/flags.hpp"
 #include "app/grid_process.hpp"
 #include "app/grid_run.hpp"
 #include "core/console.hpp"
@@ -227,20 +228,12 @@ void add_bench(CLI::App& app) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false)
       ->take_all();
-  command->add_option("--jobs", options->grid.jobs, "Runs at a time [usable cores, or the devices given]")
-      ->type_name("N");
-  command->add_option("--devices", options->grid.devices, "GPUs that runs are dealt to, e.g. cuda:0,cuda:1")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->type_name("NAMES");
+  add_grid_flags(*command, options->grid, options->plugin_dirs);
   command->add_option("--out", options->out, "Folder of the runs and tables [runs/bench-SUITE]")
       ->type_name("DIR");
   command->add_option("--model", options->model, "Model folder in Hugging Face form, or mini [mini]")
       ->type_name("DIR|NAME");
   command->add_option("--data", options->data, "Folder that the suite's files start from")->type_name("DIR");
-  command->add_option("--plugin-dir", options->plugin_dirs, "Folder of strategy plugins (repeatable)")
-      ->allow_extra_args(false)
-      ->type_name("DIR");
   command->add_flag("--no-sharing", options->no_sharing, "Train every stage of every run anew");
   command->footer(
       "Called again, it goes on where it stopped; seeds, orders and strategies may be added. Exit code 1 "

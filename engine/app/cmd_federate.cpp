@@ -1,60 +1,35 @@
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <fstream>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "app/commands.hpp"
-#include "app/experiment.hpp"
 #include "app/federation.hpp"
-#include "app/workload.hpp"
+#include "app/run_setup.hpp"
 #include "core/console.hpp"
 #include "core/files.hpp"
-#include "core/json.hpp"
 #include "core/log.hpp"
 #include "core/progress.hpp"
-#include "core/random.hpp"
 #include "core/run_dir.hpp"
 #include "core/system.hpp"
 #include "core/text.hpp"
-#include "mcit/abi.hpp"
-#include "mcit/build_tag.hpp"
 #include "mcit/errors.hpp"
 #include "metrics/matrix_io.hpp"
 #include "model/device.hpp"
-#include "plugin/catalogue.hpp"
 #include "report/comparison.hpp"
 #include "report/heatmap.hpp"
 
 namespace mcit {
 namespace {
 
-struct Flags {
-  std::string config, strategy, model, data, device, out, resume;
-  std::optional<std::uint64_t> seed;
-  std::vector<std::string> sets, plugin_dirs;
-  std::int64_t stop_after = 0;
-};
-
-struct Settings {
-  std::string suite, model, device, dtype, strategy, prompt_template, rule_settings;
-  std::vector<std::string> order;
-  std::filesystem::path data, out;
-  std::int64_t threads = 0, loader_threads = 1, feature_memory_mb = 2048;
-  bool pad_square = false;
-  std::vector<std::filesystem::path> plugin_path;
-  std::map<std::string, Params::Value> params;
+struct Settings : RunSettings {
+  std::string rule_settings;
   FederatedOptions loop;
   fed::FederationSettings federation;
   std::unique_ptr<fed::Aggregator> rule;
 };
 
-std::string quoted(const std::string& text) { return Json(text).dump(); }
-
-Config gather(const Flags& flags) {
+Config gather(const RunFlags& flags) {
   if (!flags.resume.empty()) {
-    if (!flags.config.empty() || !flags.sets.empty() || !flags.strategy.empty() || !flags.model.empty() ||
-        !flags.data.empty() || !flags.device.empty() || !flags.out.empty() || flags.seed)
+    if (flags.settings_given())
       throw ConfigError("--resume", "goes on with the settings that the run began with",
                         "leave out everything but --plugin-dir and --stop-after, or start a new run");
     return Config::read(std::filesystem::path(flags.resume) / "config.toml");
@@ -62,18 +37,7 @@ Config gather(const Flags& flags) {
   if (flags.config.empty())
     throw ConfigError("federate", "needs a file of settings, or --resume DIR",
                       "try: mcit federate configs/federated/fedavg-mini.toml");
-  Config config = Config::read(flags.config);
-  const auto set = [&](const std::string& key, const std::string& value) {
-    if (!value.empty()) config.set(key + "=" + quoted(value));
-  };
-  set("strategy.name", flags.strategy);
-  set("model", flags.model);
-  set("device", flags.device);
-  if (!flags.data.empty()) set("data", std::filesystem::absolute(flags.data).string());
-  if (!flags.out.empty()) set("out", std::filesystem::absolute(flags.out).string());
-  if (flags.seed) config.set("seed=" + std::to_string(*flags.seed));
-  for (const std::string& assignment : flags.sets) config.set(assignment);
-  return config;
+  return with_flags(Config::read(flags.config), flags);
 }
 
 void read_federation(const Config& config, Settings& s) {
@@ -103,20 +67,8 @@ void read_federation(const Config& config, Settings& s) {
 
 Settings read_settings(Config& config) {
   if (!config.child("federation").has("run")) config.set("federation.run=\"embedded\"");
-  Settings s;
-  s.suite = config.name_or_path("suite", "mini4");
-  s.model = config.name_or_path("model", "mini");
-  s.device = config.text("device", "cpu");
-  s.dtype = config.choice("dtype", "auto", {"auto", "float32", "bfloat16", "float16"});
-  s.order = config.texts("order", {});
-  s.data = config.path("data", "");
-  s.out = config.path("out", "");
-  s.loop.seed = static_cast<std::uint64_t>(config.integer("seed", 1, 0));
-  s.threads = config.integer("threads", 0, 0, 1024);
-  const Config strategy = config.child("strategy");
-  s.strategy = strategy.text("name", "sequential");
-  s.params = strategy.params();
-  s.params.erase("name");
+  Settings s{RunSettings::read(config), {}, {}, {}, {}};
+  s.loop.seed = s.seed;
   const Config train = config.child("train");
   s.loop.train.steps = 20;  // of a client in a round
   s.loop.train = read_train_options(train, s.loop.train);
@@ -125,52 +77,17 @@ Settings read_settings(Config& config) {
   s.loop.eval_batch = eval.integer("batch", s.loop.eval_batch, 1, 1 << 16);
   s.loop.evaluate_base = eval.flag("base", true);
   s.loop.eval_every = eval.integer("every", 0, 0);
-  const Config loader = config.child("loader");
-  s.loader_threads = loader.integer("threads", 1, 1, 256);
-  s.feature_memory_mb = loader.integer("feature_memory_mb", s.feature_memory_mb, 0);
-  s.pad_square = loader.flag("pad_square", false);
-  s.prompt_template = loader.text("template", "");
-  s.plugin_path = config.child("plugins").paths("path");
   read_federation(config, s);
   config.finish();
   return s;
 }
 
-RunDir open_run(const Flags& flags, const Settings& s) {
+RunDir open_run(const RunFlags& flags, const Settings& s) {
   if (!flags.resume.empty()) return RunDir::open(flags.resume);
   if (!s.out.empty()) return RunDir::create(s.out);
-  const std::string suite =
-      s.suite.ends_with(".toml") ? std::filesystem::path(s.suite).stem().string() : s.suite;
-  return RunDir::create(std::filesystem::path("runs") / suite /
+  return RunDir::create(std::filesystem::path("runs") / s.suite_name() /
                         ("federated-" + s.rule->name().substr(0, s.rule->name().find('/')) + "-" +
                          s.strategy + "-" + std::to_string(s.loop.seed)));
-}
-
-RunResult head_of(const Settings& s, const Suite& suite, const Workload& work, const PluginReport& provider,
-                  const std::string& config, int threads, const std::string& command_line) {
-  RunResult head;
-  head.suite = suite.name;
-  head.strategy = s.strategy;
-  head.seed = s.loop.seed;
-  for (std::size_t j = 0; j < work.tasks.size(); ++j)
-    head.tasks.push_back({work.tasks[j].info.name, work.tasks[j].info.test_examples, suite.tasks[j].chance});
-  Provenance& p = head.provenance;
-  p.command = command_line;
-  p.config = config;
-  p.seeds = {{"run", std::to_string(s.loop.seed)}};
-  p.build = build_info();
-  p.build_tag = MCIT_BUILD_TAG;
-  p.plugin_file = provider.file.filename().string();
-  p.plugin_hash = provider.hash;
-  p.model = s.model;
-  p.model_hash = work.model_hash;
-  p.data = work.data;
-  p.device = work.model->device().str();
-  p.dtype = at::toString(work.model->dtype());
-  p.threads = threads;
-  p.hardware = hardware();
-  p.started = utc_now();
-  return head;
 }
 
 void show(const RunDir& dir, const RunResult& done) {
@@ -192,25 +109,15 @@ void show(const RunDir& dir, const RunResult& done) {
   if (!done.federated->privacy.empty()) std::cout << "privacy " << done.federated->privacy << "\n";
 }
 
-void federate_command(const Flags& flags, const std::string& command_line) {
+void federate_command(const RunFlags& flags, const std::string& command_line) {
   Config config = gather(flags);
   Settings s = read_settings(config);
   const at::Device device = open_device(s.device);
   const int threads = set_threads(s.threads);
-  Catalogue catalogue(plugin_folders(
-      std::vector<std::filesystem::path>(flags.plugin_dirs.begin(), flags.plugin_dirs.end()), s.plugin_path));
-  catalogue.announce();
+  const Catalogue catalogue = find_plugins(flags, s);
   const PluginReport& provider = catalogue.provider(s.strategy);
   const Suite suite = open_suite(s.suite, s.order, s.data);
-  Workload work =
-      open_workload(suite, {.model = s.model,
-                            .device = device,
-                            .dtype = s.dtype == "auto" ? std::nullopt : std::optional(dtype_named(s.dtype)),
-                            .pad_square = s.pad_square,
-                            .prompt_template = s.prompt_template,
-                            .adapter = {},
-                            .feature_memory = static_cast<std::uint64_t>(s.feature_memory_mb) << 20,
-                            .loader_threads = static_cast<int>(s.loader_threads)});
+  Workload work = open_workload(suite, s.workload(suite, device));
   s.loop.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
   s.loop.stop_after = flags.stop_after;
   s.federation.rounds = fed::ClientStreams(s.loop.stream).rounds();
@@ -228,7 +135,7 @@ void federate_command(const Flags& flags, const std::string& command_line) {
   log::info("rows of each client:\n", loop.histogram());
   const StrategyPtr strategy = catalogue.create(s.strategy, params, loop.host());
   fed::RoundEngine engine(std::move(s.federation), std::move(s.rule), s.rule_settings, dir.root() / "ledger");
-  const RunResult head = head_of(s, suite, work, provider, read_file(dir.config()), threads, command_line);
+  const RunResult head = head_of(s, suite, work, provider, threads, command_line, read_file(dir.config()));
   const Stopwatch watch;
   try {
     const RunResult done = loop.run(*strategy, s.strategy, head, engine, dir);
@@ -246,27 +153,11 @@ void federate_command(const Flags& flags, const std::string& command_line) {
 }  // namespace
 
 void add_federate(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<RunFlags>();
   CLI::App* command = app.add_subcommand("federate", "Train one model over clients that keep their rows");
-  command->add_option("CONFIG", flags->config, "Settings as TOML; flags win over the file")
-      ->type_name("")
-      ->check(CLI::ExistingFile);
-  command->add_option("--strategy", flags->strategy, "Name of a strategy (mcit plugins lists them)")
-      ->type_name("NAME");
-  command->add_option("--seed", flags->seed, "Seed of everything random [1]")->type_name("N");
-  command->add_option("--out", flags->out, "Folder of the run")->type_name("DIR");
-  command->add_option("--model", flags->model, "Model folder in Hugging Face form, or mini [mini]")
-      ->type_name("DIR|NAME");
-  command->add_option("--data", flags->data, "Folder that the suite's files start from")->type_name("DIR");
-  command->add_option("--device", flags->device, "cpu, cuda or cuda:N [cpu]")->type_name("NAME");
-  command->add_option("--set", flags->sets, "One setting, e.g. aggregate.rule=fedadam (repeatable)")
-      ->type_name("KEY=VALUE")
-      ->take_all();
-  command->add_option("--plugin-dir", flags->plugin_dirs, "Folder of strategy plugins (repeatable)")
-      ->type_name("DIR");
-  command->add_option("--resume", flags->resume, "Go on with the run in this folder")->type_name("DIR");
-  command->add_option("--stop-after", flags->stop_after, "Stop after this many rounds; --resume goes on")
-      ->type_name("N");
+  add_run_flags(*command, *flags, "Folder of the run",
+                "One setting, e.g. aggregate.rule=fedadam (repeatable)",
+                "Stop after this many rounds; --resume goes on");
   command->footer(
       "Clients take turns in one process on one frozen model and hold their adapters alone. Every round is "
       "on\n"
@@ -275,14 +166,7 @@ void add_federate(CLI::App& app) {
       "  mcit federate configs/federated/fedavg-mini.toml --set aggregate.rule=lora --set "
       "partition.alpha=0.1\n"
       "  mcit federate --resume runs/fed");
-  command->callback([flags] {
-    std::string line;
-    std::ifstream raw("/proc/self/cmdline", std::ios::binary);
-    std::getline(raw, line, '\n');
-    std::replace(line.begin(), line.end(), '\0', ' ');
-    while (!line.empty() && line.back() == ' ') line.pop_back();
-    federate_command(*flags, line);
-  });
+  command->callback([flags] { federate_command(*flags, typed_command()); });
 }
 
 }  // namespace mcit

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "app/commands.hpp"
+#include "app/flags.hpp"
 #include "app/grid_process.hpp"
 #include "app/grid_run.hpp"
 #include "core/config.hpp"
@@ -132,12 +133,7 @@ void add_sweep(CLI::App& app) {
       ->type_name("VALUES");
   command->add_option("--strategy", options->strategy, "With --key: the strategy [sequential]")
       ->type_name("NAME");
-  command->add_option("--jobs", options->grid.jobs, "Runs at a time [usable cores, or the devices given]")
-      ->type_name("N");
-  command->add_option("--devices", options->grid.devices, "GPUs that runs are dealt to, e.g. cuda:0,cuda:1")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->type_name("NAMES");
+  add_grid_flags(*command, options->grid, options->plugin_dirs);
   command->add_option("--seeds", options->seeds, "5 is the seeds 1 to 5; 4,7 and 2..5 name them")
       ->type_name("SEEDS");
   command->add_option("--only", options->only, "These runs alone, by name")
@@ -150,9 +146,6 @@ void add_sweep(CLI::App& app) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false)
       ->take_all();
-  command->add_option("--plugin-dir", options->plugin_dirs, "Folder of strategy plugins (repeatable)")
-      ->allow_extra_args(false)
-      ->type_name("DIR");
   command->add_option("--markdown", options->markdown, "Where the table goes as Markdown [OUT/table.md]")
       ->type_name("FILE");
   command->footer(

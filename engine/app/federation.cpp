@@ -68,12 +68,6 @@ Rows deal_rows(const std::vector<StreamTask>& tasks, const fed::ClientStreams& s
   return out;
 }
 
-void seed_dropout(std::uint64_t seed, at::Device device) {
-  at::Generator generator = at::globalContext().defaultGenerator(device);
-  const std::lock_guard lock(generator.mutex());
-  generator.set_current_seed(seed);
-}
-
 }  // namespace
 
 struct FederatedLoop::State {
@@ -576,16 +570,10 @@ RunResult FederatedLoop::run(Strategy& strategy, const std::string& name, const 
     s.result.complete = false;
   } else {
     if (s.parts.features != nullptr && !s.parts.model.tower_changed()) {
-      std::vector<std::string> paths;
+      std::vector<const std::vector<ExamplePtr>*> rows;
       for (const StreamTask& task : s.parts.tasks)
-        for (const auto* list : {&task.train, &task.eval.examples})
-          for (const ExamplePtr& example : *list)
-            if (!example->image.empty()) paths.push_back(example->image);
-      Progress progress("pictures", static_cast<std::int64_t>(paths.size()), "pictures");
-      s.parts.features->prefetch(paths, [&](std::int64_t n) {
-        progress.advance(n);
-        if (interrupted()) throw Interrupted();
-      });
+        rows.insert(rows.end(), {&task.train, &task.eval.examples});
+      prefetch_pictures(*s.parts.features, rows, "pictures");
     }
     s.describe();
   }

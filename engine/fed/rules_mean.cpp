@@ -19,6 +19,21 @@ class FedAvg final : public Aggregator {
   }
 };
 
+/// @param step makes of a tensor's mean update Δ, in place, what the tensor is moved by: (next, name, Δ)
+template <class Step>
+Arrays stepped(const AggregatorInput& input, const Step& step) {
+  Arrays next = input.state;
+  const std::vector<double> weights = input.weights();
+  for (auto& [key, array] : next) {
+    const std::string name = model_name(key);
+    if (name.empty()) continue;
+    std::vector<double> delta = mean_delta(input.updates, weights, name, Group::model, array.size());
+    step(next, name, delta);
+    array = moved(array, delta);
+  }
+  return next;
+}
+
 /// v ← β v + Δ, x ← x + η v (Hsu, Qi, Brown 2019).
 class FedAvgM final : public Aggregator {
  public:
@@ -33,12 +48,7 @@ class FedAvgM final : public Aggregator {
   }
 
   Arrays aggregate(const AggregatorInput& input, Json&) const override {
-    Arrays next = input.state;
-    const std::vector<double> weights = input.weights();
-    for (auto& [key, array] : next) {
-      const std::string name = model_name(key);
-      if (name.empty()) continue;
-      std::vector<double> step = mean_delta(input.updates, weights, name, Group::model, array.size());
+    return stepped(input, [this](Arrays& next, const std::string& name, std::vector<double>& step) {
       Array& kept = next.at("momentum/" + name);
       std::vector<double> v = values_of(kept);
       for (std::size_t i = 0; i < v.size(); ++i) {
@@ -46,9 +56,7 @@ class FedAvgM final : public Aggregator {
         step[i] = rate_ * v[i];
       }
       kept = array_of(Dtype::f64, kept.shape, v);
-      array = moved(array, step);
-    }
-    return next;
+    });
   }
 
  private:
@@ -80,12 +88,7 @@ class FedOpt final : public Aggregator {
   }
 
   Arrays aggregate(const AggregatorInput& input, Json&) const override {
-    Arrays next = input.state;
-    const std::vector<double> weights = input.weights();
-    for (auto& [key, array] : next) {
-      const std::string name = model_name(key);
-      if (name.empty()) continue;
-      std::vector<double> step = mean_delta(input.updates, weights, name, Group::model, array.size());
+    return stepped(input, [this](Arrays& next, const std::string& name, std::vector<double>& step) {
       Array &first = next.at("first/" + name), &second = next.at("second/" + name);
       std::vector<double> m = values_of(first), v = values_of(second);
       for (std::size_t i = 0; i < m.size(); ++i) {
@@ -95,9 +98,7 @@ class FedOpt final : public Aggregator {
       }
       first = array_of(Dtype::f64, first.shape, m);
       second = array_of(Dtype::f64, second.shape, v);
-      array = moved(array, step);
-    }
-    return next;
+    });
   }
 
  private:

@@ -1,6 +1,9 @@
 #include "train/step.hpp"
 
+#include <ATen/Context.h>
+
 #include <cmath>
+#include <mutex>
 
 #include "mcit/errors.hpp"
 
@@ -18,6 +21,12 @@ void require_finite(double value, const char* what, const Step& step,
 }
 
 }  // namespace
+
+void seed_dropout(std::uint64_t seed, at::Device device) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
 
 StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone, HookRunner& hooks,
                       AdamW& optimizer, const BatchSource& batches, const TrainOptions& options,

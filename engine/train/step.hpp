@@ -34,6 +34,9 @@ struct StepResult {
 /// Micro-batch number `index` of the stage.
 using BatchSource = std::function<Batch(std::int64_t index)>;
 
+/// Dropout of what follows on this device is a function of the seed, so that a resumed run repeats it.
+void seed_dropout(std::uint64_t seed, at::Device device);
+
 /// @throws StrategyError from hooks; Error when loss or gradient is not finite, after `on_nonfinite` saw the
 /// batch.
 StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone, HookRunner& hooks,

@@ -80,13 +80,20 @@ bool one_task_each(const std::vector<Stage>& stages, const StreamInfo& stream) {
   return true;
 }
 
-void seed_dropout(std::uint64_t seed, at::Device device) {
-  at::Generator generator = at::globalContext().defaultGenerator(device);
-  const std::lock_guard lock(generator.mutex());
-  generator.set_current_seed(seed);
-}
-
 }  // namespace
+
+void prefetch_pictures(FeatureStore& store, const std::vector<const std::vector<ExamplePtr>*>& rows,
+                       const std::string& title) {
+  std::vector<std::string> paths;
+  for (const auto* list : rows)
+    for (const ExamplePtr& example : *list)
+      if (!example->image.empty()) paths.push_back(example->image);
+  Progress progress(title, static_cast<std::int64_t>(paths.size()), "pictures");
+  store.prefetch(paths, [&](std::int64_t n) {
+    progress.advance(n);
+    if (interrupted()) throw Interrupted();
+  });
+}
 
 struct TaskLoop::State {
   LoopParts parts;
@@ -177,17 +184,9 @@ void TaskLoop::State::make_optimizer() {
 void TaskLoop::State::prefetch() {
   if (parts.features == nullptr || parts.model.tower_changed())
     return;  // features then belong to one step only
-  std::vector<std::string> paths;
-  for (const ExamplePtr& example : examples)
-    if (!example->image.empty()) paths.push_back(example->image);
-  for (const StreamTask& t : parts.tasks)
-    for (const ExamplePtr& example : t.eval.examples)
-      if (!example->image.empty()) paths.push_back(example->image);
-  Progress progress("pictures of '" + task.name + "'", static_cast<std::int64_t>(paths.size()), "pictures");
-  parts.features->prefetch(paths, [&](std::int64_t n) {
-    progress.advance(n);
-    if (interrupted()) throw Interrupted();
-  });
+  std::vector<const std::vector<ExamplePtr>*> rows = {&examples};
+  for (const StreamTask& t : parts.tasks) rows.push_back(&t.eval.examples);
+  prefetch_pictures(*parts.features, rows, "pictures of '" + task.name + "'");
 }
 
 void TaskLoop::State::write_line(const StepResult& step, std::int64_t number, double seconds) {

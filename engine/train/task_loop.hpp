@@ -57,6 +57,10 @@ struct LoopParts {
 
 class EngineHost;
 
+/// Features of the rows' pictures, made before they are needed. @throws Interrupted
+void prefetch_pictures(FeatureStore& store, const std::vector<const std::vector<ExamplePtr>*>& rows,
+                       const std::string& title);
+
 /// Owns the strategy's host. The strategy is created with host() first, then run() drives it.
 class TaskLoop {
  public:
