@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   } catch (const mcit::Interrupted&) {
     return 130;
   } catch (const std::exception& e) {
+    std::cout.flush();  // what was printed before it, first
     mcit::log::error(mcit::cause_of(e));
     return 2;
   }

@@ -158,8 +158,13 @@ bool is_expected(const Context& context, const std::vector<std::int64_t>& counts
 /// That a file is there by none of its names, and which folder is not there either.
 std::string all_missing(const Suite& suite, const FileNames& names) {
   const MissingPictures at = where_missing(suite.data / names.front());
+  constexpr std::size_t kListed = 4;
   std::string out = "does not exist";
-  for (std::size_t i = 1; i < names.size(); ++i) out += ", nor does '" + names[i].string() + "'";
+  for (std::size_t i = 1; i < names.size() && names.size() <= kListed; ++i)
+    out += ", nor does '" + names[i].string() + "'";
+  if (names.size() > kListed)
+    out += ", nor do the other " + std::to_string(names.size() - 1) + " names that it may have, as '" +
+           names[1].string() + "'";
   return at.there ? out : out + "; there is no folder '" + at.folder + "'";
 }
 

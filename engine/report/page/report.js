@@ -22,6 +22,31 @@
   live.setAttribute("aria-live", "polite");
   body.append(live);
 
+  // Each colour has its shape of points, the one that chart_svg.cpp gives it: around (0, 0), of radius 1.
+  const circle = (path, x, y, r) => { path.moveTo(x + r, y); path.arc(x, y, r, 0, 2 * Math.PI); };
+  const polygon = (corners) => (path, x, y, r) => {
+    corners.forEach(([dx, dy], i) => path[i ? "lineTo" : "moveTo"](x + dx * r, y + dy * r));
+    path.closePath();
+  };
+  const shapes = [
+    circle,
+    polygon([[-1, -1], [1, -1], [1, 1], [-1, 1]]),
+    polygon([[0, -1.25], [1.2, 0.85], [-1.2, 0.85]]),
+    polygon([[0, -1.4], [1.4, 0], [0, 1.4], [-1.4, 0]]),
+    polygon([[0, 1.25], [1.2, -0.85], [-1.2, -0.85]]),
+    polygon([[-0.6, -1.5], [0.6, -1.5], [0.6, 1.5], [-0.6, 1.5]]),
+  ];
+  const pointsOf = (number) => (plot, k, first, last) => {
+    const shape = shapes[number < 0 ? 0 : number % shapes.length];
+    const path = new Path2D();
+    for (let i = first; i <= last; i++) {
+      const value = plot.data[k][i];
+      if (value === null || value === undefined) continue;
+      shape(path, plot.valToPos(plot.data[0][i], "x", true), plot.valToPos(value, "y", true), 3.6 * devicePixelRatio);
+    }
+    return { stroke: path, fill: path, clip: null, flags: 3 };
+  };
+
   function seriesOf(chart) {
     const data = [chart.x.map((_, i) => i)];
     const series = [{}];
@@ -32,7 +57,7 @@
       series.push({
         label: line.label, stroke: c, width: 2, spanGaps: false,
         dash: line.colour < 0 ? [3, 3] : dashes[Math.floor(line.colour / 8) % dashes.length],
-        points: { show: chart.x.length <= 24, size: 6, fill: c, stroke: css("--bg"), width: 1 },
+        points: { show: chart.x.length <= 24, size: 8, fill: c, stroke: css("--bg"), width: 1, paths: pointsOf(line.colour) },
       });
     }
     chart.lines.forEach((line, k) => {

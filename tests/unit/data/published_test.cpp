@@ -206,6 +206,13 @@ TEST_CASE("what is missing is named folder by folder") {
                   data + "/Type1'",
               "test.json 0: does not exist, nor does 'Original/test.json'; there is no folder '" + data +
                   "/Type1'"});
+  Suite coin = tree_suite("coin");  // names by the dozen are counted, not told
+  coin.data = files / "data";
+  locate(coin);
+  CHECK(faults_of(check_data(coin, {}, {})).front() ==
+        "train.json 0: does not exist, nor do the other 4 names that it may have, as "
+        "'Instructions_Type1/ScienceQA/train.json'; there is no folder '" +
+            data + "/Instruction_Type1'");
 }
 
 const std::string kClients = R"(
