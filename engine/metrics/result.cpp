@@ -396,6 +396,7 @@ RunResult read_result(const std::filesystem::path& path) {
   result.suite = json_text(json, "suite", where);
   result.strategy = json_text(json, "strategy", where);
   take(json, "seed", result.seed, where);
+  take(json, "profile", result.profile, where);
   take(json, "complete", result.complete, where);
   for (const Json& task : json_array(json, "tasks", where)) {
     TaskResult read{json_text(task, "name", where + ": tasks"), 0, {}};

@@ -92,6 +92,7 @@ struct RunResult {
   std::string suite;
   std::string strategy;
   std::uint64_t seed = 0;
+  std::string profile = "strict";  ///< whose rules scored it; `mcit rescore` writes others
   bool complete = false;
   std::vector<TaskResult> tasks;
   std::vector<StageResult> stages;

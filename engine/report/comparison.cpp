@@ -139,18 +139,19 @@ Settings settings_of(const ComparedRun& run) {
 
 struct Group {
   std::string strategy;
+  std::string profile;
   Settings settings;
   std::vector<const ComparedRun*> runs;
 };
 
 /// Names groups of the same strategy by the settings in which they differ.
-std::string label_of(const Group& group, const std::vector<Group>& all) {
+std::string name_of(const Group& group, const std::vector<Group>& all) {
   if (const auto own = group.settings.find("label"); own != group.settings.end() && own->second.size() > 2)
     return own->second.substr(1, own->second.size() - 2);  // as TOML, in quotes
   std::set<std::string> differing;
   bool alone = true;
   for (const Group& other : all) {
-    if (&other == &group || other.strategy != group.strategy) continue;
+    if (other.strategy != group.strategy || other.settings == group.settings) continue;
     alone = false;
     for (const auto& [key, value] : group.settings) {
       const auto found = other.settings.find(key);
@@ -172,26 +173,34 @@ std::string label_of(const Group& group, const std::vector<Group>& all) {
   return group.strategy + " (" + what + ")";
 }
 
+std::string label_of(const Group& group, const std::vector<Group>& all) {
+  const std::string name = name_of(group, all);
+  return group.profile == "strict" ? name : name + ", scored as " + group.profile;
+}
+
 std::vector<Group> grouped(const std::vector<const ComparedRun*>& runs) {
   std::vector<Group> groups;
   for (const ComparedRun* run : runs) {
     const Settings settings = settings_of(*run);
     const auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& group) {
-      return group.strategy == run->result.strategy && group.settings == settings;
+      return group.strategy == run->result.strategy && group.profile == run->result.profile &&
+             group.settings == settings;
     });
     if (same != groups.end())
       same->runs.push_back(run);
     else
-      groups.push_back({run->result.strategy, settings, {run}});
+      groups.push_back({run->result.strategy, run->result.profile, settings, {run}});
   }
   return groups;
 }
 
-/// S of the run "single", of the same seed if there is one.
-std::vector<Number> single_scores(const std::vector<const ComparedRun*>& runs, std::uint64_t seed) {
+/// S of the run "single" by the same rules, of the same seed if there is one.
+std::vector<Number> single_scores(const std::vector<const ComparedRun*>& runs, const RunResult& of) {
   const ComparedRun* chosen = nullptr;
   for (const ComparedRun* run : runs)
-    if (run->result.strategy == kSingle && (chosen == nullptr || run->result.seed == seed)) chosen = run;
+    if (run->result.strategy == kSingle && run->result.profile == of.profile &&
+        (chosen == nullptr || run->result.seed == of.seed))
+      chosen = run;
   return chosen == nullptr ? std::vector<Number>() : scores_when_learned(chosen->result.matrix);
 }
 
@@ -271,7 +280,7 @@ Comparison compare_stream(const std::vector<const ComparedRun*>& runs) {
     for (const ComparedRun* run : group.runs) {
       out.seeds.push_back(run->result.seed);
       out.runs.push_back(run->path);
-      numbers.push_back(numbers_of(run->result, single_scores(runs, run->result.seed)));
+      numbers.push_back(numbers_of(run->result, single_scores(runs, run->result)));
     }
     for (const ComparedColumn& column : comparison.columns) {
       std::vector<double> known;

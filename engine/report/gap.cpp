@@ -250,7 +250,7 @@ Conditions run_conditions(const std::vector<const ComparedRun*>& runs) {
   put("learning_rate", setting(settings, "train.lr"));
   const std::string buffer = setting(settings, "strategy.buffer");
   out["replay"] = buffer.empty() || buffer == "0" ? "none" : "a buffer of " + buffer;
-  out["scorer"] = "strict";  // what mcit run scores by
+  out["scorer"] = runs.front()->result.profile;
   out["clients"] = "none";
   return out;
 }

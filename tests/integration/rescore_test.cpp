@@ -123,6 +123,12 @@ TEST_CASE("rescoring under a profile tells what changed and why") {
   const Ended metrics = runs().mcit({"metrics", (run / "rescored/coin.json").string(), "--json"});
   succeeded(metrics);
   CHECK(Json::parse(metrics.out).at("acc") == after.at("metrics").at("acc"));
+  // Beside the run itself it is a row of its own.
+  const Ended both =
+      runs().mcit({"compare", run.string(), (run / "rescored/coin.json").string(), "--json", "-"});
+  succeeded(both);
+  CHECK(both.out.find("\"sequential\"") != std::string::npos);
+  CHECK(both.out.find("\"sequential, scored as coin\"") != std::string::npos);
   // The folder is still one that a run may overwrite.
   succeeded(runs().mcit(small_run(runs(), "sequential", run, 1) + Arguments{"--overwrite"}));
   CHECK_FALSE(fs::exists(run / "rescored"));
