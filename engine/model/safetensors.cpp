@@ -5,9 +5,12 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
+#include <string_view>
 
 #include "core/files.hpp"
+#include "core/progress.hpp"
 #include "core/safetensors.hpp"
 #include "mcit/errors.hpp"
 #include "model/mapping.hpp"
@@ -53,12 +56,22 @@ std::map<std::string, std::string> read_index(const std::filesystem::path& file)
   return out;
 }
 
-/// All that stands before the tensors' bytes.
-std::string beginning(const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
+/// All that stands before the tensors' bytes. @param dtype of all of them; none: each has its own
+std::string beginning(const StateDict& tensors, const std::map<std::string, std::string>& metadata,
+                      std::optional<at::ScalarType> dtype = {}) {
   std::map<std::string, SafetensorsEntry> entries;
   for (const auto& [name, tensor] : tensors)
-    entries[name] = {name_of(tensor.scalar_type(), name), tensor.sizes().vec(), 0, 0};
+    entries[name] = {name_of(dtype.value_or(tensor.scalar_type()), name), tensor.sizes().vec(), 0, 0};
   return safetensors_beginning(entries, metadata);
+}
+
+/// A tensor's values as the file has them.
+at::Tensor laid_out(const at::Tensor& tensor, std::optional<at::ScalarType> dtype = {}) {
+  return tensor.detach().to(at::kCPU, dtype.value_or(tensor.scalar_type())).contiguous();
+}
+
+std::string_view bytes_of(const at::Tensor& flat) {
+  return {static_cast<const char*>(flat.data_ptr()), flat.nbytes()};
 }
 
 }  // namespace
@@ -92,10 +105,7 @@ std::string to_safetensors(const StateDict& tensors, const std::map<std::string,
   std::size_t bytes = out.size();
   for (const auto& [name, tensor] : tensors) bytes += tensor.nbytes();
   out.reserve(bytes);
-  for (const auto& [name, tensor] : tensors) {
-    const at::Tensor flat = tensor.detach().to(at::kCPU).contiguous();
-    out.append(static_cast<const char*>(flat.data_ptr()), flat.nbytes());
-  }
+  for (const auto& [name, tensor] : tensors) out += bytes_of(laid_out(tensor));
   return out;
 }
 
@@ -103,10 +113,7 @@ void write_safetensors(const std::filesystem::path& file, const StateDict& tenso
                        const std::map<std::string, std::string>& metadata) {
   AtomicFile out(file);
   out.write(beginning(tensors, metadata));
-  for (const auto& [name, tensor] : tensors) {
-    const at::Tensor flat = tensor.detach().to(at::kCPU).contiguous();
-    out.write(std::string_view(static_cast<const char*>(flat.data_ptr()), flat.nbytes()));
-  }
+  for (const auto& [name, tensor] : tensors) out.write(bytes_of(laid_out(tensor)));
   out.commit();
 }
 
@@ -116,12 +123,17 @@ const char* dtype_name(at::ScalarType dtype) {
 
 void write_model_file(const std::filesystem::path& folder, const StateDict& tensors, at::ScalarType dtype,
                       const std::map<std::string, std::string>& metadata, const std::string& config_json) {
-  StateDict out;
-  for (const auto& [name, tensor] : tensors) out[name] = tensor.detach().to(at::kCPU, dtype).contiguous();
   std::map<std::string, std::string> note = metadata;
   note["format"] = "pt";  // transformers asks for it
   std::filesystem::create_directories(folder);
-  write_safetensors(folder / "model.safetensors", out, note);
+  AtomicFile out(folder / "model.safetensors");
+  out.write(beginning(tensors, note, dtype));
+  Progress progress("writing model.safetensors", std::ssize(tensors), "tensors");
+  for (const auto& [name, tensor] : tensors) {  // one at a time: never a second copy of the model
+    out.write(bytes_of(laid_out(tensor, dtype)));
+    progress.advance();
+  }
+  out.commit();
   write_atomic(folder / "config.json", config_json);
 }
 
