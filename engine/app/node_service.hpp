@@ -1,0 +1,31 @@
+#pragma once
+/// What a client of a federation does all day: say its name, train when it is asked to, answer. Without
+/// LibTorch.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "fed/flower/node.hpp"
+
+namespace mcit {
+
+struct NodeClient {
+  std::string id;             ///< logical: the same after a restart
+  std::int64_t examples = 0;  ///< said when the server asks who is there
+  /// A model blob, as the round engine makes it, to an update blob. Throws what the server is to be told.
+  std::function<std::string(const std::string& model)> train;
+};
+
+struct ServiceOptions {
+  double poll = 1.0;     ///< seconds between questions for work
+  double linger = 10.0;  ///< seconds to stay after an answer, so that the server can fetch it
+  std::function<bool()> stop;
+  std::function<void(const std::string&)> notice;
+};
+
+/// Joins, and works until `stop` says so. A training that throws becomes an error answer and the node goes
+/// on; the same model sent twice is trained once. @return updates that were sent @throws flower::Failure
+std::int64_t serve(flower::Node& node, const NodeClient& client, const ServiceOptions& options);
+
+}  // namespace mcit
