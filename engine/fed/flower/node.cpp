@@ -255,7 +255,8 @@ bool Node::State::push(const Request& request, Packed& packed, const wire::Error
   const std::vector<std::string> children =
       error != nullptr ? std::vector<std::string>{} : std::vector<std::string>{packed.root()};
   to.set_message_id(packed.add("Message", children, message.SerializeAsString()));
-  if (error == nullptr) message.mutable_content();  // not part of the object: flwr takes it out before it hashes
+  if (error == nullptr)
+    message.mutable_content();  // not part of the object: flwr takes it out before it hashes
 
   wire::PushMessagesRequest ask;
   ask.mutable_node()->set_node_id(id);
