@@ -2,8 +2,7 @@
 #include <iostream>
 
 #include "app/commands.hpp"
-#include "app/federation.hpp"
-#include "app/run_setup.hpp"
+#include "app/federation_settings.hpp"
 #include "core/console.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
@@ -20,13 +19,6 @@
 namespace mcit {
 namespace {
 
-struct Settings : RunSettings {
-  std::string rule_settings;
-  FederatedOptions loop;
-  fed::FederationSettings federation;
-  std::unique_ptr<fed::Aggregator> rule;
-};
-
 Config gather(const RunFlags& flags) {
   if (!flags.resume.empty()) {
     if (flags.settings_given())
@@ -40,54 +32,12 @@ Config gather(const RunFlags& flags) {
   return with_flags(Config::read(flags.config), flags);
 }
 
-void read_federation(const Config& config, Settings& s) {
-  FederatedOptions& o = s.loop;
-  const Config federation = config.child("federation");
-  s.federation = fed::FederationSettings::read(federation, true);
-  s.federation.seed = o.seed;
-  const Config aggregate = config.child("aggregate");
-  s.rule = fed::make_aggregator(aggregate);
-  s.rule_settings = aggregate.resolved();
-  o.partition = fed::PartitionOptions::read(config.child("partition"));
-  o.stream = fed::StreamOptions::read(config.child("stream"));
-  o.stream.clients = o.partition.clients;
-  o.stream.seed = o.seed;
-  const Config wire = config.child("wire");
-  o.wire.encoding = fed::encoding_from(wire.choice("encoding", "full", fed::encoding_names()));
-  o.wire.fraction = wire.number("fraction", 0.01, 0.0, 1.0);
-  o.error_feedback = wire.flag("error_feedback", true);
-  const Config privacy = config.child("privacy");
-  o.privacy_clip = privacy.number("clip", 0.0, 0.0);
-  o.privacy_noise = privacy.number("noise_multiplier", 0.0, 0.0);
-  o.privacy_delta = privacy.number("delta", 1e-5, 0.0, 1.0);
-  if (o.privacy_noise > 0.0 && o.privacy_clip <= 0.0)
-    throw ConfigError(privacy.where("noise_multiplier"), "needs a clip",
-                      "noise has the deviation noise_multiplier x clip");
-}
-
-Settings read_settings(Config& config) {
-  if (!config.child("federation").has("run")) config.set("federation.run=\"embedded\"");
-  Settings s{RunSettings::read(config), {}, {}, {}, {}};
-  s.loop.seed = s.seed;
-  const Config train = config.child("train");
-  s.loop.train.steps = 20;  // of a client in a round
-  s.loop.train = read_train_options(train, s.loop.train);
-  s.loop.proximal = train.number("proximal", 0.0, 0.0);
-  const Config eval = config.child("eval");
-  s.loop.eval_batch = eval.integer("batch", s.loop.eval_batch, 1, 1 << 16);
-  s.loop.evaluate_base = eval.flag("base", true);
-  s.loop.eval_every = eval.integer("every", 0, 0);
-  read_federation(config, s);
-  config.finish();
-  return s;
-}
-
-RunDir open_run(const RunFlags& flags, const Settings& s) {
+RunDir open_run(const RunFlags& flags, const FederateSettings& s) {
   if (!flags.resume.empty()) return RunDir::open(flags.resume);
   if (!s.out.empty()) return RunDir::create(s.out);
   return RunDir::create(std::filesystem::path("runs") / s.suite_name() /
                         ("federated-" + s.rule->name().substr(0, s.rule->name().find('/')) + "-" +
-                         s.strategy + "-" + std::to_string(s.loop.seed)));
+                         s.strategy + "-" + std::to_string(s.seed)));
 }
 
 void show(const RunDir& dir, const RunResult& done) {
@@ -111,16 +61,15 @@ void show(const RunDir& dir, const RunResult& done) {
 
 void federate_command(const RunFlags& flags, const std::string& command_line) {
   Config config = gather(flags);
-  Settings s = read_settings(config);
+  FederateSettings s = read_federate_settings(config);
   const at::Device device = open_device(s.device);
   const int threads = set_threads(s.threads);
   const Catalogue catalogue = find_plugins(flags, s);
   const PluginReport& provider = catalogue.provider(s.strategy);
   const Suite suite = open_suite(s.suite, s.order, s.data);
   Workload work = open_workload(suite, s.workload(suite, device));
-  s.loop.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
+  s.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
   s.loop.stop_after = flags.stop_after;
-  s.federation.rounds = fed::ClientStreams(s.loop.stream).rounds();
   const Params params(s.params, "strategy");
   {
     QuietHost host;  // made once before anything is on disk: wrong settings stop the run here
@@ -128,14 +77,16 @@ void federate_command(const RunFlags& flags, const std::string& command_line) {
   }
   config.child("strategy").adopt(params.resolved());
 
-  FederatedLoop loop({*work.model, work.tasks, work.probe, work.stores.tower.get()}, s.loop);
+  FederatedClients clients({*work.model, work.tasks, work.probe, work.stores.tower.get()}, s.loop.client);
+  s.federation.rounds = clients.streams().rounds();
   RunDir dir = open_run(flags, s);
   log::add_file(dir.log());
   if (flags.resume.empty()) write_atomic(dir.config(), config.resolved());
-  log::info("rows of each client:\n", loop.histogram());
-  const StrategyPtr strategy = catalogue.create(s.strategy, params, loop.host());
+  log::info("rows of each client:\n", clients.histogram());
+  const StrategyPtr strategy = catalogue.create(s.strategy, params, clients.host());
   fed::RoundEngine engine(std::move(s.federation), std::move(s.rule), s.rule_settings, dir.root() / "ledger");
   const RunResult head = head_of(s, suite, work, provider, threads, command_line, read_file(dir.config()));
+  FederatedLoop loop(clients, s.loop);
   const Stopwatch watch;
   try {
     const RunResult done = loop.run(*strategy, s.strategy, head, engine, dir);

@@ -1,174 +1,310 @@
 #include "app/federation_client.hpp"
 
-#include <ATen/CPUGeneratorImpl.h>
-#include <torch/torch.h>
-
 #include <algorithm>
-#include <cstring>
-#include <filesystem>
-#include <nlohmann/json.hpp>
 
-#include "core/json.hpp"
-#include "core/log.hpp"
 #include "core/random.hpp"
+#include "core/system.hpp"
+#include "core/text.hpp"
+#include "data/loader.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
-#include "model/safetensors.hpp"
 
 namespace mcit {
 namespace {
 
-namespace fs = std::filesystem;
-
-struct Pair {
-  at::ScalarType tensor;
-  fed::Dtype array;
-};
-constexpr Pair kTypes[] = {{at::kDouble, fed::Dtype::f64},
-                           {at::kFloat, fed::Dtype::f32},
-                           {at::kHalf, fed::Dtype::f16},
-                           {at::kBFloat16, fed::Dtype::bf16}};
-
-std::string file_name(const std::string& id, std::int64_t round) {
-  return id + "-" + std::to_string(round) + ".safetensors";
+std::string id_of(std::int64_t client) {
+  const std::string number = std::to_string(client + 1);
+  return "client-" + std::string(number.size() < 2 ? 1 : 0, '0') + number;
 }
 
-/// Round in the name of one of this client's files; -1 for any other name.
-std::int64_t round_of(const std::string& name, const std::string& id) {
-  constexpr std::string_view kEnding = ".safetensors";
-  if (!name.starts_with(id + "-") || !name.ends_with(kEnding)) return -1;
-  const std::string digits = name.substr(id.size() + 1, name.size() - id.size() - 1 - kEnding.size());
-  constexpr std::size_t kMostDigits = 9;
-  if (digits.empty() || digits.size() > kMostDigits ||
-      digits.find_first_not_of("0123456789") != std::string::npos)
-    return -1;
-  return std::stoll(digits);
+/// The answers of a task's rows as labels 0 .. L-1, in alphabetical order.
+std::vector<std::int64_t> labels_of(const std::vector<ExamplePtr>& rows) {
+  std::map<std::string, std::int64_t> rank;
+  for (const ExamplePtr& row : rows) rank[row->answer] = 0;
+  std::int64_t next = 0;
+  for (auto& [answer, number] : rank) number = next++;
+  std::vector<std::int64_t> out;
+  for (const ExamplePtr& row : rows) out.push_back(rank[row->answer]);
+  return out;
 }
 
-void put_vectors(StateDict& out, const std::string& prefix,
-                 const std::map<std::string, std::vector<double>>& vectors) {
-  for (const auto& [name, values] : vectors)
-    out[prefix + name] = at::tensor(values, at::TensorOptions().dtype(at::kDouble));
-}
-
-}  // namespace
-
-void FederatedTerms::on_gradients(Step& step) {
-  inner_.on_gradients(step);
-  for (const Parameter& p : step.trainable) {
-    Tensor gradient = p.value.grad();
-    if (!gradient.defined()) continue;
-    if (const auto at = anchor.find(p.name); proximal > 0.0 && at != anchor.end())
-      gradient.add_(p.value.detach() - at->second, proximal);  // ∇ μ/2 ‖w - w_round‖²
-    if (const auto c = correction.find(p.name); c != correction.end()) gradient.add_(c->second);
-  }
-}
-
-ClientHost::ClientHost(const std::vector<ExamplePtr>& probe, std::uint64_t seed)
-    : probe_(probe), seed_(seed), generator_(at::make_generator<at::CPUGeneratorImpl>()) {}
-
-void ClientHost::info(const std::string& message) { log::debug(client, ": ", message); }
-void ClientHost::warn(const std::string& message) { log::warn(client, client.empty() ? "" : ": ", message); }
-
-std::unique_ptr<Batches> ClientHost::probe() {
-  if (probe_.empty())
-    throw ConfigError("suite", "has no data like that of the model's pre-training",
-                      "add probe = \"FILE\" to the suite, training records in CoIN's form");
-  return std::make_unique<parts::ExampleBatches>(probe_);
-}
-
-at::Generator ClientHost::generator() {
-  if (pending_) generator_.set_current_seed(*pending_);
-  pending_.reset();
-  return generator_;
-}
-
-ExamplePtr ClientHost::example(std::int64_t task, std::int64_t index) {
-  if (rows != nullptr && met.contains(task))
-    for (const ExamplePtr& row : (*rows)[static_cast<std::size_t>(task)])
-      if (row->index == index) return row;
-  throw Error("host.example", "client '" + client + "' has not met row " + std::to_string(index) +
-                                  " of task " + std::to_string(task));
-}
-
-void ClientHost::enter(const char* hook) {
-  pending_ = derive(seed_, {"federated strategy", hook, std::string_view(client), round, step});
-}
-
-void write_client(const fs::path& folder, const std::string& id, std::int64_t round,
-                  const ClientState& state) {
-  StateDict tensors;
-  for (const auto& [name, tensor] : state.strategy) tensors["strategy/" + name] = tensor;
-  put_vectors(tensors, "residual/", state.residual);
-  put_vectors(tensors, "control/", state.control);
-  fs::create_directories(folder);
-  write_safetensors(folder / file_name(id, round), tensors,
-                    {{"task", std::to_string(state.task)},
-                     {"met", nlohmann::json(state.met).dump()},
-                     {"trainable", nlohmann::json(state.trainable).dump()}});
-  std::vector<std::int64_t> rounds;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (const std::int64_t r = round_of(entry.path().filename().string(), id); r >= 0) rounds.push_back(r);
-  std::sort(rounds.rbegin(), rounds.rend());
-  for (std::size_t i = 2; i < rounds.size(); ++i) fs::remove(folder / file_name(id, rounds[i]));
-}
-
-ClientState read_client(const fs::path& folder, const std::string& id, std::int64_t committed) {
-  ClientState out;
-  std::int64_t newest = -1;
-  std::vector<fs::path> ahead;
-  if (fs::is_directory(folder))
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      const std::int64_t round = round_of(entry.path().filename().string(), id);
-      if (round > committed) ahead.push_back(entry.path());
-      if (round <= committed) newest = std::max(newest, round);
-    }
-  for (const fs::path& file : ahead) fs::remove(file);
-  if (newest < 0) return out;
-  const fs::path file = folder / file_name(id, newest);
-  SafetensorsFile read = read_safetensors(file);
-  for (auto& [name, tensor] : read.tensors) {
-    const std::string rest = name.substr(name.find('/') + 1);
-    if (name.starts_with("strategy/")) {
-      out.strategy[rest] = tensor.clone();
-    } else {
-      const Tensor flat = tensor.to(at::kDouble).contiguous();
-      std::vector<double>& values = (name.starts_with("control/") ? out.control : out.residual)[rest];
-      values.assign(flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel());
-    }
-  }
-  try {
-    out.task = std::stoll(read.metadata.at("task"));
-    out.met = parse_json(read.metadata.at("met"), file.string()).get<std::vector<std::int64_t>>();
-    out.trainable = parse_json(read.metadata.at("trainable"), file.string()).get<std::vector<std::string>>();
-  } catch (const std::exception&) {
-    throw CheckpointError(file.string(), "is not what this program writes");
+/// Each task's rows among the clients that meet it.
+std::vector<std::vector<std::vector<ExamplePtr>>> deal_rows(const std::vector<StreamTask>& tasks,
+                                                            const fed::ClientStreams& streams,
+                                                            const ClientOptions& options) {
+  std::vector<std::vector<std::vector<ExamplePtr>>> out(static_cast<std::size_t>(options.stream.clients),
+                                                        std::vector<std::vector<ExamplePtr>>(tasks.size()));
+  for (std::size_t t = 0; t < tasks.size(); ++t) {
+    std::vector<std::size_t> owners;
+    for (std::int64_t k = 0; k < options.stream.clients; ++k)
+      for (std::int64_t stage = 0; stage < streams.stages(); ++stage)
+        if (streams.task(k, stage) == static_cast<std::int64_t>(t)) {
+          owners.push_back(static_cast<std::size_t>(k));
+          break;
+        }
+    if (owners.empty()) continue;
+    fed::PartitionOptions partition = options.partition;
+    partition.clients = static_cast<std::int64_t>(owners.size());
+    partition.seed = derive(options.seed, {"partition", t});
+    const fed::Partition rows = fed::make_partition(labels_of(tasks[t].train), partition);
+    for (std::size_t i = 0; i < owners.size(); ++i)
+      for (const std::int64_t row : rows[i])
+        out[owners[i]][t].push_back(tasks[t].train[static_cast<std::size_t>(row)]);
   }
   return out;
 }
 
-fed::Array array_of_tensor(const Tensor& tensor) {
-  const Tensor flat = tensor.detach().to(at::kCPU).contiguous();
-  for (const Pair& pair : kTypes) {
-    if (flat.scalar_type() != pair.tensor) continue;
-    const auto* bytes = static_cast<const std::byte*>(flat.const_data_ptr());
-    return {pair.array, flat.sizes().vec(), std::vector<std::byte>(bytes, bytes + flat.nbytes())};
-  }
-  throw Error("federated",
-              std::string("tensors of type ") + at::toString(flat.scalar_type()) + " do not travel");
+}  // namespace
+
+FederatedClients::FederatedClients(FederatedParts parts, ClientOptions options)
+    : parts_(std::move(parts)),
+      options_(std::move(options)),
+      streams_(options_.stream),
+      rows_(deal_rows(parts_.tasks, streams_, options_)),
+      host_(parts_.probe, options_.seed) {
+  for (std::int64_t k = 0; k < options_.stream.clients; ++k) ids_.push_back(id_of(k));
 }
 
-void copy_into(const fed::Array& array, Tensor target) {
-  if (target.sizes().vec() != array.shape) throw Error("federated", "a tensor has changed its shape");
-  for (const Pair& pair : kTypes) {
-    if (array.dtype != pair.array) continue;
-    const Tensor source = at::empty(array.shape, at::TensorOptions().dtype(pair.tensor));
-    if (!array.bytes.empty()) std::memcpy(source.data_ptr(), array.bytes.data(), array.bytes.size());
-    const at::NoGradGuard no_grad;
-    target.copy_(source);
+std::int64_t FederatedClients::index(const std::string& id) const {
+  const auto place = std::find(ids_.begin(), ids_.end(), id);
+  if (place == ids_.end())
+    throw ConfigError("client", "the partition has no '" + id + "'", suggestion(id, ids_));
+  return place - ids_.begin();
+}
+
+std::string FederatedClients::histogram() const {
+  std::vector<std::vector<std::int64_t>> counts;
+  std::vector<std::string> names;
+  for (const auto& client : rows_) {
+    auto& line = counts.emplace_back();
+    for (const auto& task : client) line.push_back(static_cast<std::int64_t>(task.size()));
+  }
+  for (const StreamTask& task : parts_.tasks) names.push_back(task.info.name);
+  return fed::histogram_text(counts, ids_, names);
+}
+
+bool FederatedClients::takes_part(std::int64_t k, std::int64_t round) const {
+  if (round < 1 || round > streams_.rounds()) return false;
+  const std::int64_t task = streams_.task_in_round(k, round);
+  return task >= 0 && !rows(k)[static_cast<std::size_t>(task)].empty();
+}
+
+void FederatedClients::attach(Strategy& strategy, const std::string& name) {
+  terms_ = std::make_unique<FederatedTerms>(strategy);
+  hooks_ = std::make_unique<HookRunner>(*terms_, name);
+  hooks_->set_listener([this](const char* hook) { host_.enter(hook); });
+  StreamInfo stream{.tasks = {}, .seed = options_.seed, .backbone = parts_.model.info()};
+  for (const StreamTask& t : parts_.tasks) stream.tasks.push_back(t.info);
+  hooks_->on_stream_begin(stream);
+  hooks_->attach(parts_.model);
+  blank_ = hooks_->state();
+  for (const Parameter& p : hooks_->parameters())
+    if (p.value.requires_grad()) blank_trainable_.push_back(p.name);
+  travels_ = {blank_trainable_.begin(), blank_trainable_.end()};
+  if (terms_->federated() != nullptr) {
+    travels_.clear();
+    for (const auto& [tensor_name, array] : uploaded()) {
+      if (const auto at = blank_.find(tensor_name);
+          at == blank_.end() || at->second.sizes().vec() != array.shape)
+        throw Error("strategy '" + name + "'",
+                    "uploads '" + tensor_name + "', which its state does not hold");
+      travels_.insert(tensor_name);
+    }
+  }
+  if (travels_.empty())
+    throw ConfigError("strategy '" + name + "'", "has nothing to train before its first task",
+                      "it cannot be federated");
+}
+
+void FederatedClients::check(const fed::Aggregator& rule) const {
+  const fed::Arrays state = rule.initial(shared());
+  const fed::Layout layout = rule.layout(state);
+  for (const auto& [name, spec] : layout)
+    if (spec.group == fed::Group::statistic)
+      throw ConfigError("aggregate.rule", "'" + rule.name() + "' wants '" + name + "' of each client",
+                        "mcit federate does not compute it yet");
+  for (const auto& [name, array] : rule.download(state, ids_[0]))
+    if (!layout.contains(name))
+      throw ConfigError("aggregate.rule", "'" + rule.name() + "' sends clients '" + name + "'",
+                        "mcit federate has no use for it yet");
+}
+
+void FederatedClients::open(const std::filesystem::path& folder, std::int64_t committed) {
+  folder_ = folder;
+  for (const std::string& id : ids_) states_[id] = read_client(folder, id, committed);
+}
+
+fed::Arrays FederatedClients::uploaded() const {
+  fed::Arrays out;
+  try {
+    for (const auto& [name, tensor] : terms_->federated()->upload()) out[name] = array_of_tensor(tensor);
+  } catch (const std::exception& e) {
+    throw StrategyError("'" + hooks_->name() + "' in upload", cause_of(e));
+  }
+  return out;
+}
+
+fed::Arrays FederatedClients::shared() const {
+  if (terms_->federated() != nullptr) {
+    fed::Arrays out = uploaded();
+    for (const auto& [name, array] : out)
+      if (!travels_.contains(name))
+        throw Error("strategy '" + hooks_->name() + "'",
+                    "uploads '" + name + "', which it did not name before its first task");
+    return out;
+  }
+  fed::Arrays out;
+  for (const Parameter& p : hooks_->parameters())
+    if (travels_.contains(p.name)) out[p.name] = array_of_tensor(p.value);
+  if (out.size() != travels_.size())
+    throw Error("strategy '" + hooks_->name() + "'", "has lost a parameter that travels",
+                "it cannot be federated");
+  return out;
+}
+
+void FederatedClients::load(const fed::Arrays& model, std::int64_t k) {
+  host_.client.clear();
+  load_strategy(k < 0 ? ClientState{} : states_[ids_[static_cast<std::size_t>(k)]]);
+  load_shared(model);
+}
+
+bool FederatedClients::keeps_tensors(std::int64_t k) const {
+  const auto state = states_.find(ids_[static_cast<std::size_t>(k)]);
+  return terms_->federated() != nullptr && state != states_.end() && !state->second.strategy.empty();
+}
+
+void FederatedClients::load_shared(const fed::Arrays& arrays) {
+  if (terms_->federated() != nullptr) {
+    StateDict update;
+    for (const auto& [name, array] : arrays)
+      if (travels_.contains(name)) copy_into(array, update[name] = at::empty_like(blank_.at(name)));
+    try {
+      terms_->federated()->download(update);
+    } catch (const std::exception& e) {
+      throw StrategyError("'" + hooks_->name() + "' in download", cause_of(e));
+    }
     return;
   }
-  throw Error("federated", "a tensor is not of floating-point numbers");
+  for (const Parameter& p : hooks_->parameters())
+    if (const auto found = arrays.find(p.name); found != arrays.end()) copy_into(found->second, p.value);
+}
+
+void FederatedClients::load_strategy(const ClientState& client) {
+  StateDict state = client.strategy;
+  for (const std::string& name : travels_)
+    if (const auto found = blank_.find(name); found != blank_.end()) state.emplace(name, found->second);
+  hooks_->load_state(client.strategy.empty() ? blank_ : state);
+  const std::vector<std::string>& names = client.trainable.empty() ? blank_trainable_ : client.trainable;
+  const std::set<std::string> trainable(names.begin(), names.end());
+  for (const Parameter& p : hooks_->parameters())
+    Tensor(p.value).set_requires_grad(trainable.contains(p.name));
+}
+
+/// Whether this is the model that the strategy trains.
+void FederatedClients::check(const RoundRequest& request) const {
+  const auto wrong = [](const std::string& name, const std::string& what) {
+    return DataError("model", "'" + name + "' " + what, "do server and node have the same settings?");
+  };
+  for (const std::string& name : travels_)
+    if (!request.model.contains(name)) throw wrong(name, "is missing, and this client trains it");
+  for (const auto& [name, array] : request.model) {
+    const std::string own = name.starts_with(kControl) ? name.substr(std::string(kControl).size()) : name;
+    const auto at = request.model.find(own);
+    if (!travels_.contains(own) || at == request.model.end())
+      throw wrong(name, "is not what this client trains");
+    if (at->second.shape != array.shape || !fed::is_float(array.dtype))
+      throw wrong(name, "has another shape or type");
+  }
+}
+
+Task FederatedClients::task_of(std::int64_t t, std::int64_t index) const {
+  const StreamTask& task = parts_.tasks[static_cast<std::size_t>(t)];
+  return Task{index, task.info.name, {t}, options_.train.steps * options_.stream.rounds_per_stage};
+}
+
+/// The strategy's moments between tasks: of the old one when the client meets another, and before the new
+/// one.
+bool FederatedClients::enter_task(std::int64_t k, std::int64_t round, ClientState& client) {
+  const std::int64_t now = streams_.task_in_round(k, round);
+  if (client.task == now) return false;
+  if (client.task >= 0) {
+    const Task old = task_of(client.task, static_cast<std::int64_t>(client.met.size()) - 1);
+    parts::ExampleBatches batches(rows(k)[static_cast<std::size_t>(client.task)]);
+    hooks_->at(old, -1);
+    hooks_->after_task(old, batches, parts_.model);
+  }
+  client.task = now;
+  client.met.push_back(now);
+  host_.met.insert(now);
+  const Task next = task_of(now, static_cast<std::int64_t>(client.met.size()) - 1);
+  parts::ExampleBatches batches(rows(k)[static_cast<std::size_t>(now)]);
+  hooks_->at(next, -1);
+  hooks_->before_task(next, batches, parts_.model);
+  return true;
+}
+
+/// The batches of client k's rows of a task, which must outlive it.
+BatchSource FederatedClients::batches_of(std::int64_t k, std::int64_t task) const {
+  const auto& examples = rows(k)[static_cast<std::size_t>(task)];
+  std::vector<std::int64_t> lengths;
+  for (const ExamplePtr& example : examples)
+    lengths.push_back(static_cast<std::int64_t>(example->tokens.size()));
+  const std::string& id = ids_[static_cast<std::size_t>(k)];
+  const BatchOrder order(lengths, options_.train.batch,
+                         derive(options_.seed, {"order", std::string_view(id), task}));
+  return [this, order, &examples, &id, task](std::int64_t number) {
+    Batch batch;
+    for (const std::int64_t i : order.batch(number))
+      batch.examples.push_back(examples[static_cast<std::size_t>(i)]);
+    seed_dropout(derive(options_.seed, {"dropout", std::string_view(id), task, number}),
+                 parts_.model.device());
+    return batch;
+  };
+}
+
+void FederatedClients::local_steps(std::int64_t k, std::int64_t round, std::int64_t index,
+                                   Progress& progress) {
+  const std::int64_t t = streams_.task_in_round(k, round);
+  const std::int64_t first = (round - 1) % options_.stream.rounds_per_stage * options_.train.steps;
+  const Task task = task_of(t, index);
+  const BatchSource batches = batches_of(k, t);
+  const std::string place = "round " + std::to_string(round) + ", " + ids_[static_cast<std::size_t>(k)];
+  AdamW optimizer(hooks_->parameters(), options_.train.adamw);
+  parts_.model.set_training(true);
+  for (std::int64_t number = first; number < first + options_.train.steps; ++number) {
+    host_.step = number;
+    hooks_->at(task, number);
+    const double loss = train_step(task, number, parts_.model, *hooks_, optimizer, batches, options_.train,
+                                   [](const Batch&, double) {})
+                            .loss;
+    progress.advance(1, place + ", loss " + std::to_string(loss).substr(0, 6));
+    if (interrupted()) throw Interrupted();
+  }
+  parts_.model.set_training(false);
+  optimizer.zero_grad();
+  host_.step = -1;
+  hooks_->at(task, -1);
+}
+
+std::string FederatedClients::train(std::int64_t k, const RoundRequest& request, Progress& progress) {
+  const std::string& id = ids_[static_cast<std::size_t>(k)];
+  const std::int64_t round = request.info.round;
+  if (!takes_part(k, round)) throw DataError(id, "has no rows to train on in round " + std::to_string(round));
+  check(request);
+  ClientState client = states_[id];
+  host_.client = id;
+  host_.round = round;
+  host_.rows = &rows(k);
+  host_.met = {client.met.begin(), client.met.end()};
+  load_strategy(client);
+  load_shared(request.model);
+  if (enter_task(k, round, client)) load_shared(request.model);  // a strategy may have changed what it saw
+  set_terms(client, request.model);
+  local_steps(k, round, static_cast<std::int64_t>(client.met.size()) - 1, progress);
+  std::string update = encode(k, request, client);
+  keep(k, round, client);
+  states_[id] = std::move(client);
+  return update;
 }
 
 }  // namespace mcit

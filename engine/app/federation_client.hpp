@@ -1,101 +1,115 @@
 #pragma once
-/// The client's side of federated training in one process.
+/// What clients of a federation do, whoever decides their rounds: each has its rows and what its strategy
+/// keeps, is given a model, trains, and answers with an update. They take turns on one model.
 
-#include <torch/types.h>
-
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "fed/arrays.hpp"
-#include "mcit/strategy.hpp"
+#include "app/federation_parts.hpp"
+#include "app/round_request.hpp"
+#include "core/progress.hpp"
+#include "fed/partition.hpp"
+#include "fed/streams.hpp"
+#include "train/task_loop.hpp"
 
 namespace mcit {
 
-/// A strategy with what federated methods add to the gradients: FedProx's pull to the round's model, and
-/// SCAFFOLD's control variates. Everything else is the strategy's own.
-class FederatedTerms final : public Strategy {
+struct ClientOptions {
+  TrainOptions train;  ///< `steps` are those of a client in a round
+  std::uint64_t seed = 1;
+  fed::PartitionOptions partition;
+  fed::StreamOptions stream;
+  fed::EncodeOptions wire;
+  bool error_feedback = true;  ///< a lossy update's rest goes into the client's next one
+  double proximal = 0.0;       ///< FedProx's μ
+  double privacy_clip = 0.0;   ///< ‖Δ‖₂ that a client allows itself; 0 = no privacy
+  double privacy_noise = 0.0;  ///< noise multiplier
+  double privacy_delta = 1e-5;
+  bool secure_noise = false;  ///< from the system instead of the seed, which protects nobody
+};
+
+/// References outlive the clients.
+struct FederatedParts {
+  Model& model;
+  std::vector<StreamTask>& tasks;
+  const std::vector<ExamplePtr>& probe;
+  FeatureStore* features = nullptr;
+};
+
+/// Owns the strategy's host, which is one client at a time. One strategy object serves all clients: what it
+/// keeps of a client is loaded before that client trains. What travels is what its Federated facet uploads;
+/// without one, its parameters that require a gradient after attach().
+class FederatedClients {
  public:
-  explicit FederatedTerms(Strategy& inner) : inner_(inner) {}
+  /// Deals the rows out. @throws ConfigError when partition and stream do not fit the data
+  FederatedClients(FederatedParts parts, ClientOptions options);
 
-  double proximal = 0.0;
-  std::map<std::string, Tensor> anchor;      ///< the round's model, for FedProx
-  std::map<std::string, Tensor> correction;  ///< c - c_k, for SCAFFOLD
+  const FederatedParts& parts() const { return parts_; }
+  const ClientOptions& options() const { return options_; }
+  Host& host() { return host_; }
+  const fed::ClientStreams& streams() const { return streams_; }
+  const std::vector<std::string>& ids() const { return ids_; }  ///< client-01, client-02, ...
+  std::int64_t index(const std::string& id) const;              ///< @throws ConfigError with a near name
+  /// Rows of client k, by task.
+  const std::vector<std::vector<ExamplePtr>>& rows(std::int64_t k) const {
+    return rows_[static_cast<std::size_t>(k)];
+  }
+  std::string histogram() const;                              ///< rows of each client and task, as text
+  bool takes_part(std::int64_t k, std::int64_t round) const;  ///< whether its task of the round has rows
 
-  void on_stream_begin(const StreamInfo& stream) override { inner_.on_stream_begin(stream); }
-  std::vector<Stage> plan(const StreamInfo& stream) const override { return inner_.plan(stream); }
-  void attach(Backbone& backbone) override { inner_.attach(backbone); }
-  void before_task(const Task& task, Batches& batches, Backbone& backbone) override {
-    inner_.before_task(task, batches, backbone);
-  }
-  void before_forward(Step& step) override { inner_.before_forward(step); }
-  Tensor loss(Step& step, Tensor base) override { return inner_.loss(step, std::move(base)); }
-  void on_gradients(Step& step) override;
-  void after_step(Step& step) override { inner_.after_step(step); }
-  void after_task(const Task& task, Batches& batches, Backbone& backbone) override {
-    inner_.after_task(task, batches, backbone);
-  }
-  Selection select(const Batch& batch, Backbone& backbone) override { return inner_.select(batch, backbone); }
-  Parameters parameters() const override { return inner_.parameters(); }
-  StateDict state() const override { return inner_.state(); }
-  void load_state(const StateDict& state) override { inner_.load_state(state); }
-  std::int64_t stored_parameters() const override { return inner_.stored_parameters(); }
-  Federated* federated() noexcept override { return inner_.federated(); }
+  /// Puts the strategy on the model and finds what travels; once, before all below. @throws ConfigError,
+  /// StrategyError
+  void attach(Strategy& strategy, const std::string& name);
+  /// @throws ConfigError for a rule that wants or sends what clients do not have yet
+  void check(const fed::Aggregator& rule) const;
+  /// Takes up what clients kept of rounds up to `committed`, and keeps it there from now on.
+  void open(const std::filesystem::path& folder, std::int64_t committed);
+
+  /// A round of client k. @return an update @throws DataError for a model of another federation, Interrupted
+  std::string train(std::int64_t k, const RoundRequest& request, Progress& progress);
+
+  fed::Arrays shared() const;  ///< what would leave the client that is loaded
+  /// Puts a model in place, with what client k keeps to itself; k = -1: nobody's.
+  void load(const fed::Arrays& model, std::int64_t k = -1);
+  bool keeps_tensors(std::int64_t k) const;  ///< whether client k's model is more than what travels
+  HookRunner& hooks() { return *hooks_; }
 
  private:
-  Strategy& inner_;
+  fed::Arrays uploaded() const;
+  void load_shared(const fed::Arrays& arrays);
+  void load_strategy(const ClientState& client);
+  void check(const RoundRequest& request) const;
+  Task task_of(std::int64_t t, std::int64_t index) const;
+  bool enter_task(std::int64_t k, std::int64_t round, ClientState& client);
+  BatchSource batches_of(std::int64_t k, std::int64_t task) const;
+  void local_steps(std::int64_t k, std::int64_t round, std::int64_t index, Progress& progress);
+  void set_terms(const ClientState& client, const fed::Arrays& start);
+  void update_control(ClientState& client, const fed::Arrays& start, fed::Arrays& sent) const;
+  void privatize(std::int64_t k, std::int64_t round, const fed::Arrays& start, fed::Arrays& sent) const;
+  std::string encode(std::int64_t k, const RoundRequest& request, ClientState& client) const;
+  void keep(std::int64_t k, std::int64_t round, ClientState& client);
+
+  FederatedParts parts_;
+  ClientOptions options_;
+  fed::ClientStreams streams_;
+  std::vector<std::vector<std::vector<ExamplePtr>>> rows_;  ///< of each client and task
+  ClientHost host_;
+  std::vector<std::string> ids_;
+  std::unique_ptr<FederatedTerms> terms_;
+  std::unique_ptr<HookRunner> hooks_;
+  StateDict blank_;                           ///< the strategy's state after attach()
+  std::vector<std::string> blank_trainable_;  ///< parameters that require a gradient after attach()
+  std::set<std::string> travels_;             ///< names
+  std::map<std::string, ClientState> states_;
+  std::filesystem::path folder_;
 };
 
-/// The strategy's host: of one client at a time, and blind to the others' rows.
-class ClientHost final : public Host {
- public:
-  ClientHost(const std::vector<ExamplePtr>& probe, std::uint64_t seed);
-
-  void info(const std::string& message) override;
-  void warn(const std::string& message) override;
-  void record(const std::string&, double) override {}
-  void table(const std::string&, const StageTable&) override {}
-  std::unique_ptr<Batches> probe() override;
-  at::Generator generator() override;
-  ExamplePtr example(std::int64_t task, std::int64_t index) override;
-
-  /// A hook is about to run: its draws depend on client, place and nothing else.
-  void enter(const char* hook);
-
-  std::string client;
-  std::int64_t round = 0, step = -1;
-  const std::vector<std::vector<ExamplePtr>>* rows = nullptr;  ///< the client's, by task
-  std::set<std::int64_t> met;
-
- private:
-  const std::vector<ExamplePtr>& probe_;
-  std::uint64_t seed_;
-  at::Generator generator_;
-  std::optional<std::uint64_t> pending_;
-};
-
-/// What a client keeps between its rounds.
-struct ClientState {
-  std::int64_t task = -1;  ///< it is training; -1 before the first
-  std::vector<std::int64_t> met;
-  StateDict strategy;                  ///< without what travels
-  std::vector<std::string> trainable;  ///< parameters that require a gradient
-  std::map<std::string, std::vector<double>> residual, control;
-
-  bool empty() const { return strategy.empty() && residual.empty() && control.empty(); }
-};
-/// One file for (client, round). Files of rounds that are not committed are not read.
-void write_client(const std::filesystem::path& folder, const std::string& id, std::int64_t round,
-                  const ClientState& state);
-/// The newest of rounds up to `committed`; a fresh state when there is none. Later files are removed.
-ClientState read_client(const std::filesystem::path& folder, const std::string& id, std::int64_t committed);
-
-fed::Array array_of_tensor(const Tensor& tensor);
-/// @throws Error when the shapes differ
-void copy_into(const fed::Array& array, Tensor target);
+/// What the clients' noise is worth, as text; empty without noise. @param sample clients of a round
+std::string privacy_text(const ClientOptions& options, std::int64_t rounds, std::int64_t sample);
 
 }  // namespace mcit
