@@ -178,13 +178,24 @@ std::string label_of(const Group& group, const std::vector<Group>& all) {
   return group.profile == "strict" ? name : name + ", scored as " + group.profile;
 }
 
+/// Whether runs that were given the same name agree wherever both say something: versions of the engine
+/// differ in what settings there are.
+bool same_but_for_versions(const Settings& left, const Settings& right) {
+  const auto label = left.find("label"), other = right.find("label");
+  if (label == left.end() || other == right.end() || label->second.size() <= 2) return false;
+  return std::all_of(left.begin(), left.end(), [&right](const auto& entry) {
+    const auto found = right.find(entry.first);
+    return found == right.end() || found->second == entry.second;
+  });
+}
+
 std::vector<Group> grouped(const std::vector<const ComparedRun*>& runs) {
   std::vector<Group> groups;
   for (const ComparedRun* run : runs) {
     const Settings settings = settings_of(*run);
     const auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& group) {
       return group.strategy == run->result.strategy && group.profile == run->result.profile &&
-             group.settings == settings;
+             (group.settings == settings || same_but_for_versions(group.settings, settings));
     });
     if (same != groups.end())
       same->runs.push_back(run);
@@ -214,6 +225,24 @@ void note_if_differing(const std::vector<const ComparedRun*>& runs, const char* 
   if (seen.size() > 1) notes.emplace_back(note);
 }
 
+void note_versions(const std::vector<Group>& groups, std::vector<std::string>& notes) {
+  std::set<std::string> unsaid;
+  const auto collect = [&unsaid](const Settings& left, const Settings& right) {
+    for (const auto& [key, value] : left)
+      if (!right.contains(key)) unsaid.insert(key);
+  };
+  for (const Group& group : groups)
+    for (const ComparedRun* run : group.runs) {
+      const Settings settings = settings_of(*run);
+      collect(settings, group.settings);
+      collect(group.settings, settings);
+    }
+  if (unsaid.empty()) return;
+  std::string keys;
+  for (const std::string& key : unsaid) keys += (keys.empty() ? "" : ", ") + key;
+  notes.push_back("seeds of one row are of different versions of mcit; only some know " + keys);
+}
+
 std::vector<std::string> notes_on(const std::vector<const ComparedRun*>& runs,
                                   const std::vector<Group>& groups) {
   std::vector<std::string> notes;
@@ -226,6 +255,7 @@ std::vector<std::string> notes_on(const std::vector<const ComparedRun*>& runs,
         notes.push_back("seed " + std::to_string(run->result.seed) + " of " + group.strategy +
                         " is there twice (" + run->path + ")");
   }
+  note_versions(groups, notes);
   note_if_differing(
       runs, "the runs start from different base models",
       [](const RunResult& r) { return r.provenance.model_hash; }, notes);

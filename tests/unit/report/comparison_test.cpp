@@ -141,6 +141,21 @@ TEST_CASE("different settings of one strategy are never averaged, and are named 
   CHECK(c.groups[2].label == "replay");
 }
 
+TEST_CASE("a row that was given a name takes seeds of versions that know other settings, and says so") {
+  const std::vector<std::vector<double>> rows{{10, 20}, {60, 22}, {40, 56}};
+  const std::string old = "label = \"mine\"\n[strategy]\nlambda = 10\n";
+  const Comparison c = compare_runs({run("ewc", 1, rows, old), run("ewc", 2, rows, old + "gamma = 1\n"),
+                                     run("ewc", 3, rows, "label = \"mine\"\n[strategy]\nlambda = 100\n")})
+                           .front();
+  REQUIRE(c.groups.size() == 2);
+  CHECK(c.groups[0].seeds.size() == 2);
+  CHECK(has_note(c, "different versions of mcit; only some know strategy.gamma"));
+  // Without a name nobody has said that they are the same.
+  const auto unnamed = compare_runs({run("ewc", 1, rows, "[strategy]\nlambda = 10\n"),
+                                     run("ewc", 2, rows, "[strategy]\nlambda = 10\ngamma = 1\n")});
+  CHECK(unnamed.front().groups.size() == 2);
+}
+
 TEST_CASE("different streams get tables of their own") {
   auto runs = set_of_runs();
   ComparedRun other = run("ewc", 1, {{10, 20}, {58, 21}, {55, 50}});
