@@ -1,5 +1,6 @@
 // The two references a continual learner stands between: each task on its own, and all tasks at once.
 #include "mcit/parts/learner.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -9,7 +10,7 @@ using namespace mcit;
 constexpr const char* kInitial = "initial.";
 
 /// A fresh learner for every task: S[j], what the learner can reach on task j when nothing came before.
-class Single final : public parts::LearnerStrategy {
+class Single final : public parts::LearnerStrategy, public DataParallel {
  public:
   Single(const Params& params, Host& host) : LearnerStrategy(host, parts::Learner::lora(params)) {}
 
@@ -32,7 +33,7 @@ class Single final : public parts::LearnerStrategy {
 };
 
 /// One stage with the data of all tasks: what the learner can reach when nothing has to be remembered.
-class Joint final : public parts::LearnerStrategy {
+class Joint final : public parts::LearnerStrategy, public DataParallel {
  public:
   Joint(const Params& params, Host& host) : LearnerStrategy(host, parts::Learner::lora(params)) {}
 

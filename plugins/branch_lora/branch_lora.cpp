@@ -8,6 +8,7 @@
 #include "mcit/parts/expert_mixture.hpp"
 #include "mcit/parts/learner.hpp"
 #include "mcit/parts/task_keys.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -74,7 +75,7 @@ parts::Learner branch_learner(const Params& params, const Settings& settings) {
                         });
 }
 
-class BranchLora final : public parts::LearnerStrategy, public Causal {
+class BranchLora final : public parts::LearnerStrategy, public Causal, public DataParallel {
  public:
   BranchLora(const Params& params, Host& host) : BranchLora(params, host, Settings(params)) {}
 

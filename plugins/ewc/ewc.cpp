@@ -6,6 +6,7 @@
 #include "mcit/errors.hpp"
 #include "mcit/parts/examples.hpp"
 #include "mcit/parts/learner.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -98,7 +99,7 @@ class Springs {
   bool tight_ = false;                   ///< whether any task is over
 };
 
-class Ewc final : public parts::LearnerStrategy, public Causal {
+class Ewc final : public parts::LearnerStrategy, public Causal, public DataParallel {
  public:
   Ewc(const Params& params, Host& host)
       : LearnerStrategy(host, parts::Learner::lora(params)),

@@ -7,6 +7,7 @@
 #include "mcit/parts/examples.hpp"
 #include "mcit/parts/prompt_pool.hpp"
 #include "mcit/parts/subspace.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -22,7 +23,7 @@ constexpr const char *kKnown = "space.known",  ///< Q_pre: what enters the pre-t
 
 Tensor no_directions(std::int64_t width) { return at::zeros({width, 0}, at::TensorOptions(at::kDouble)); }
 
-class FwdPrompt final : public Strategy, public Causal {
+class FwdPrompt final : public Strategy, public Causal, public DataParallel {
  public:
   FwdPrompt(const Params& params, Host& host)
       : host_(host),

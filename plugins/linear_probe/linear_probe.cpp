@@ -3,13 +3,14 @@
 
 #include "mcit/errors.hpp"
 #include "mcit/parts/state_reader.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
 
 using namespace mcit;
 
-class LinearProbe final : public Strategy {
+class LinearProbe final : public Strategy, public DataParallel {
  public:
   LinearProbe(const Params& params, Host&)
       : multi_task_(params.choice("setting", "stream", {"stream", "multi_task"}) == "multi_task") {}

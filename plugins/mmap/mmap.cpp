@@ -14,6 +14,7 @@
 #include "mcit/parts/examples.hpp"
 #include "mcit/parts/subspace.hpp"
 #include "mcit/parts/task_keys.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -77,7 +78,7 @@ struct Settings {
   double ema, energy;
 };
 
-class MmAP final : public Strategy, public Causal {
+class MmAP final : public Strategy, public Causal, public DataParallel {
  public:
   MmAP(const Params& params, Host& host) : host_(host), settings_(params) {
     if (!settings_.given) keys_.emplace(params);

@@ -3,6 +3,7 @@
 #include "mcit/errors.hpp"
 #include "mcit/parts/expert_mixture.hpp"
 #include "mcit/parts/learner.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -20,7 +21,7 @@ parts::Learner expert_learner(const Params& params) {
                         });
 }
 
-class MoeLora final : public parts::LearnerStrategy, public Causal {
+class MoeLora final : public parts::LearnerStrategy, public Causal, public DataParallel {
  public:
   MoeLora(const Params& params, Host& host)
       : LearnerStrategy(host, expert_learner(params)),
@@ -42,12 +43,9 @@ class MoeLora final : public parts::LearnerStrategy, public Causal {
   /// L + balance · the mean over all routers of their load-balancing loss.
   Tensor loss(Step&, Tensor base) override {
     if (balance_ == 0.0) return base;
-    Tensor sum;
-    for (const auto& mixture : mixtures_) {
-      const Tensor one = parts::balance_loss(mixture->take_shares(), mixture->mixture().top_k);
-      sum = sum.defined() ? sum + one : one;
-    }
-    return base + sum * (balance_ / static_cast<double>(mixtures_.size()));
+    std::vector<Tensor> shares;
+    for (const auto& mixture : mixtures_) shares.push_back(mixture->take_shares());
+    return base + balance_ * parts::balance_loss(shares, mixtures_.front()->mixture().top_k, peers());
   }
 
   void after_task(const Task&, Batches& batches, Backbone& backbone) override {

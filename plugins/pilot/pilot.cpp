@@ -9,6 +9,7 @@
 #include "mcit/parts/examples.hpp"
 #include "mcit/parts/learner.hpp"
 #include "mcit/parts/lora.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -79,7 +80,7 @@ parts::Learner decoder_lora(const Settings& settings) {
       });
 }
 
-class Pilot final : public parts::LearnerStrategy, public Federated {
+class Pilot final : public parts::LearnerStrategy, public Federated, public DataParallel {
  public:
   Pilot(const Params& params, Host& host) : Pilot(host, Settings(params)) {}
 
@@ -148,6 +149,12 @@ class Pilot final : public parts::LearnerStrategy, public Federated {
   }
 
   Federated* federated() noexcept override { return this; }
+
+  std::string obstacle() const override {
+    return settings_.difference == 0.0 ? ""
+                                       : "the difference loss is of all pictures of a batch together; set "
+                                         "strategy.difference_weight = 0, or start one process";
+  }
 
   /// LoRA, and of the connector this client's task alone; ψ_s and W_g never.
   StateDict upload() override {

@@ -9,6 +9,7 @@
 #include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/state_reader.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
@@ -30,7 +31,7 @@ struct Method {
 constexpr Method kCoop{"coop", true, false, 16, 1}, kVpt{"vpt", false, false, 8, kAllBlocks},
     kMaple{"maple", true, true, 2, 9};
 
-class PromptTuning : public Strategy, public Causal {
+class PromptTuning : public Strategy, public Causal, public DataParallel {
  public:
   PromptTuning(const Method& method, const Params& params, Host& host)
       : method_(method),

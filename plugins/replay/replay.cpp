@@ -3,13 +3,14 @@
 #include "mcit/errors.hpp"
 #include "mcit/parts/learner.hpp"
 #include "mcit/parts/reservoir.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
 
 using namespace mcit;
 
-class Replay final : public parts::LearnerStrategy, public Causal {
+class Replay final : public parts::LearnerStrategy, public Causal, public DataParallel {
  public:
   Replay(const Params& params, Host& host)
       : LearnerStrategy(host, parts::Learner::lora(params)),
@@ -24,10 +25,11 @@ class Replay final : public parts::LearnerStrategy, public Causal {
     buffer_ = parts::Reservoir(buffer_.capacity(), stream.seed);
   }
 
-  /// B ∪ M: the loss is then the mean over the supervised tokens of both.
+  /// B ∪ M: the loss is then the mean over the supervised tokens of both. Every process draws the same M and
+  /// takes its share of it.
   void before_forward(Step& step) override {
     for (ExamplePtr& example :
-         buffer_.draw(replay_batch_, {step.task.index, step.number, step.micro_step}, host()))
+         peers().share(buffer_.draw(replay_batch_, {step.task.index, step.number, step.micro_step}, host())))
       step.batch.examples.push_back(std::move(example));
   }
 

@@ -1,13 +1,14 @@
 // One learner, trained on each task in turn, with nothing against forgetting.
 #include "mcit/causal.hpp"
 #include "mcit/parts/learner.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
 
 using namespace mcit;
 
-class Sequential final : public parts::LearnerStrategy, public Causal {
+class Sequential final : public parts::LearnerStrategy, public Causal, public DataParallel {
  public:
   Sequential(const Params& params, Host& host) : LearnerStrategy(host, parts::Learner::lora(params)) {}
 };

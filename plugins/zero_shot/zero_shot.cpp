@@ -1,12 +1,13 @@
 // The base model as it is: the floor that every method is measured from.
 #include "mcit/errors.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/plugin.hpp"
 
 namespace {
 
 using namespace mcit;
 
-class ZeroShot final : public Strategy {
+class ZeroShot final : public Strategy, public DataParallel {
  public:
   ZeroShot(const Params&, Host&) {}
 

@@ -4,6 +4,7 @@
 
 #include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
+#include "mcit/peers.hpp"
 #include "mcit/strategy.hpp"
 
 namespace mcit {
@@ -15,6 +16,20 @@ Host::~Host() = default;
 Federated::~Federated() = default;
 Strategy::~Strategy() = default;
 Causal::~Causal() = default;
+Peers::~Peers() = default;
+DataParallel::~DataParallel() = default;
+
+DataParallel::DataParallel() {
+  static const Peers alone;
+  peers_ = &alone;
+}
+
+std::vector<ExamplePtr> Peers::share(const std::vector<ExamplePtr>& all) const {
+  std::vector<ExamplePtr> own;
+  const auto step = static_cast<std::size_t>(size());
+  for (auto i = static_cast<std::size_t>(rank()); i < all.size(); i += step) own.push_back(all[i]);
+  return own;
+}
 
 std::vector<Stage> Strategy::plan(const StreamInfo& stream) const {
   std::vector<Stage> stages;

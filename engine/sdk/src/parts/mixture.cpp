@@ -323,11 +323,24 @@ StageTable usage_table(const std::vector<std::string>& sites,
 }
 
 Tensor balance_loss(const Tensor& shares, std::int64_t top_k) {
-  const std::int64_t experts = shares.size(1), k = top_k == 0 ? 1 : std::min(top_k, experts);
-  const Tensor chosen = std::get<1>(at::topk(shares.detach(), k, -1));
-  const Tensor fraction =
-      at::zeros_like(shares.detach()).scatter_(-1, chosen, 1.0).mean(0) / static_cast<double>(k);
-  return static_cast<double>(experts) * (fraction * shares.mean(0)).sum();
+  static const Peers alone;
+  return balance_loss(std::span(&shares, 1), top_k, alone);
+}
+
+Tensor balance_loss(std::span<const Tensor> shares, std::int64_t top_k, const Peers& peers) {
+  const std::int64_t experts = shares[0].size(1), k = top_k == 0 ? 1 : std::min(top_k, experts);
+  std::vector<Tensor> places, sums;  // of this process's rows
+  for (const Tensor& of_router : shares) {
+    const Tensor rows = of_router.detach(), chosen = std::get<1>(at::topk(rows, k, -1));
+    places.push_back(at::zeros_like(rows).scatter_(-1, chosen, 1.0).sum(0, false, at::kDouble));
+    places.push_back(at::full({1}, rows.size(0), places.back().options()));
+    sums.push_back(of_router.sum(0));
+  }
+  const Tensor all = peers.sum(at::cat(places)).view({-1, experts + 1});
+  const Tensor rows = all.narrow(1, experts, 1);
+  const Tensor fraction = all.narrow(1, 0, experts) / (rows * static_cast<double>(k));
+  const Tensor mean = at::stack(sums) / (rows / static_cast<double>(peers.size())).to(sums[0].scalar_type());
+  return static_cast<double>(experts) * (fraction.to(mean.scalar_type()) * mean).sum(1).mean();
 }
 
 }  // namespace mcit::parts

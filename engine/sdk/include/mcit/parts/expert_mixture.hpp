@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mcit/parts/lora.hpp"
+#include "mcit/peers.hpp"
 
 namespace mcit::parts {
 
@@ -117,5 +118,9 @@ MCIT_EXPORT StageTable usage_table(const std::vector<std::string>& sites,
 /// alike. @param shares [R, E], softmax over all experts; @param top_k 0, a dense mixture, counts first
 /// places
 MCIT_EXPORT Tensor balance_loss(const Tensor& shares, std::int64_t top_k);
+
+/// The mean over routers of their load-balancing losses, with f and P over the rows of all processes: the
+/// mean over the processes of what each gets. @param shares of each router, all of as many experts
+MCIT_EXPORT Tensor balance_loss(std::span<const Tensor> shares, std::int64_t top_k, const Peers& peers);
 
 }  // namespace mcit::parts
