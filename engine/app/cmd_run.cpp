@@ -1,6 +1,8 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <iostream>
+#include <optional>
 
 #include "app/commands.hpp"
 #include "app/prefix.hpp"
@@ -67,11 +69,12 @@ Settings read_settings(const Config& config) {
   return s;
 }
 
-RunDir open_run(const Flags& flags, Settings& s) {
-  if (!flags.resume.empty()) return RunDir::open(flags.resume);
-  if (s.out.empty())
-    s.out = std::filesystem::path("runs") / s.suite_name() / (s.strategy + "-" + std::to_string(s.seed));
-  return flags.overwrite ? RunDir::overwrite(s.out) : RunDir::create(s.out);
+/// @param taken_up a run that this group began before torchrun started it anew
+RunDir open_run(const Flags& flags, const Settings& s, const Group& group, bool taken_up) {
+  const std::filesystem::path root = flags.resume.empty() ? s.out : std::filesystem::path(flags.resume);
+  if (!group.first()) return RunDir::beside(root);
+  if (!flags.resume.empty() || taken_up) return RunDir::open(root);
+  return flags.overwrite ? RunDir::overwrite(root) : RunDir::create(root);
 }
 
 void write_views(const RunDir& run, const RunResult& result) {
@@ -128,9 +131,9 @@ struct Prepared {
   std::vector<Stage> stages;
   bool causal;  ///< the strategy's stages do not depend on tasks to come
 
-  Prepared(const Flags& flags, const Settings& s)
-      : device(open_device(s.device)),
-        threads(set_threads(s.threads)),
+  Prepared(const Flags& flags, const Settings& s, const Launch& launch, const Group& group)
+      : device(open_device(s.device_of(launch))),
+        threads(set_threads(s.threads_of(launch))),
         catalogue(find_plugins(flags, s)),
         provider(catalogue.provider(s.strategy)),
         suite(with_short_answers(open_suite(s.suite, s.order, s.data), s.max_new_tokens)),
@@ -138,9 +141,11 @@ struct Prepared {
         params(s.params, "strategy") {
     for (std::size_t j = 0; j < work.tasks.size(); ++j)
       work.tasks[j].steps = steps_of(work.tasks[j], suite.tasks[j].epochs, s);
+    check_batch(s.loop.train.batch, group);
     // Made once, and shown the stream, before anything is on disk: wrong settings stop the run here.
     QuietHost host;
     const StrategyPtr strategy = catalogue.create(s.strategy, params, host);
+    join_group(*strategy, s.strategy, group);
     StreamInfo stream{.tasks = {}, .seed = s.seed, .backbone = work.model->info()};
     for (const StreamTask& task : work.tasks) stream.tasks.push_back(task.info);
     HookRunner hooks(*strategy, s.strategy);
@@ -150,50 +155,103 @@ struct Prepared {
   }
 };
 
-void run_command(const Flags& flags, const std::string& command_line) {
-  const bool fresh = flags.resume.empty();
-  Config config = fresh ? with_flags(flags.config.empty() ? Config::parse("", "command line")
-                                                          : Config::read(flags.config),
-                                     flags)
-                        : resumed(flags);
-  Settings s = read_settings(config);
-  Prepared run(flags, s);
-  config.child("strategy").adopt(run.params.resolved());
+/// A run between its settings and its end.
+struct Session {
+  Flags flags;
+  std::string command_line;
+  Launch launch = Launch::from_environment();
+  std::unique_ptr<Group> group = join_launch(launch);
+  Config config{};
+  Settings s{};
+  std::optional<Prepared> prepared{};
+  std::optional<RunDir> dir{};
+  RunResult head{};
+  bool goes_on = false;  ///< with a snapshot
 
+  void prepare();
+  void open_folder(bool taken_up);
+  bool was_begun() const;
+  RunResult train();
+};
+
+void Session::prepare() {
+  const bool fresh = flags.resume.empty();
+  config = fresh ? with_flags(
+                       flags.config.empty() ? Config::parse("", "command line") : Config::read(flags.config),
+                       flags)
+                 : resumed(flags);
+  s = read_settings(config);
+  if (s.out.empty())
+    s.out = std::filesystem::path("runs") / s.suite_name() / (s.strategy + "-" + std::to_string(s.seed));
+  prepared.emplace(flags, s, launch, *group);
+  config.child("strategy").adopt(prepared->params.resolved());
   if (s.cell_cache) s.loop.cell_cache = user_cache_dir() / "cells";
   s.loop.engine_hash = engine_hash();
-  s.loop.strategy_hash =
-      Hasher().field(run.provider.hash).field(s.strategy).field(config.child("strategy").resolved()).hex();
+  s.loop.strategy_hash = Hasher()
+                             .field(prepared->provider.hash)
+                             .field(s.strategy)
+                             .field(config.child("strategy").resolved())
+                             .hex();
   s.loop.stop_after = flags.stop_after;
-  s.loop.stages = stages_of(run.suite);
+  s.loop.stages = stages_of(prepared->suite);
   s.loop.last_stage = flags.until;
+}
 
-  RunDir dir = open_run(flags, s);
-  log::add_file(dir.log());
-  const std::string settings = fresh ? config.resolved() : read_file(dir.config());
-  RunResult head = head_of(s, run.suite, run.work, run.provider, run.threads, command_line, settings);
-  if (!flags.begin_with.empty()) begin_with(flags.begin_with, {dir, head, run.stages, run.causal});
-  if (fresh) write_atomic(dir.config(), settings);  // from here on there is something to resume
+/// Whether torchrun started the group anew and it had begun this very run before.
+bool Session::was_begun() const {
+  const std::filesystem::path file = s.out / "config.toml";
+  return launch.restart > 0 && flags.resume.empty() && std::filesystem::exists(file) &&
+         read_file(file) == config.resolved();
+}
 
-  Workload& work = run.work;
-  TaskLoop loop({*work.model, work.model_hash, work.tasks, work.probe, work.stores.tower.get(), dir}, s.loop);
-  const StrategyPtr strategy = run.catalogue.create(s.strategy, run.params, loop.host());
-  log::info("strategy '", s.strategy, "', suite '", run.suite.name, "' (", work.tasks.size(),
-            " tasks), seed ", s.seed, ", ", run.device.str(), ", ", run.threads,
-            run.threads == 1 ? " thread" : " threads");
+void Session::open_folder(bool taken_up) {
+  const bool fresh = flags.resume.empty() && !taken_up;
+  goes_on = !fresh || !flags.begin_with.empty();
+  dir.emplace(open_run(flags, s, *group, taken_up));
+  const std::string settings = flags.resume.empty() ? config.resolved() : read_file(dir->config());
+  head = head_of(s, prepared->suite, prepared->work, prepared->provider, prepared->threads, command_line,
+                 settings, *group);
+  if (!group->first()) return;
+  log::add_file(dir->log());
+  if (fresh && !flags.begin_with.empty())
+    begin_with(flags.begin_with, {*dir, head, prepared->stages, prepared->causal});
+  if (fresh) write_atomic(dir->config(), settings);  // from here on there is something to resume
+}
+
+RunResult Session::train() {
+  Workload& work = prepared->work;
+  TaskLoop loop({*work.model, work.model_hash, work.tasks, work.probe, work.stores.tower.get(), *dir, *group},
+                s.loop);
+  const StrategyPtr strategy = prepared->catalogue.create(s.strategy, prepared->params, loop.host());
+  join_group(*strategy, s.strategy, *group);
+  log::info("strategy '", s.strategy, "', suite '", prepared->suite.name, "' (", work.tasks.size(),
+            " tasks), seed ", s.seed, ", ", prepared->device.str(), ", ",
+            group->alone() ? "" : std::to_string(group->size()) + " processes of ", prepared->threads,
+            prepared->threads == 1 ? " thread" : " threads");
+  return loop.run(*strategy, s.strategy, head, goes_on);
+}
+
+void run_command(const Flags& flags, const std::string& command_line) {
+  Session session{flags, command_line};
+  const Group& group = *session.group;
+  group.together([&] { session.prepare(); });
+  group.set_timeout(std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * session.s.peer_timeout)));
+  const bool taken_up = group.any(group.first() && session.was_begun());
+  group.together([&] { session.open_folder(taken_up); });
+  const std::filesystem::path& root = session.dir->root();
   const Stopwatch watch;
   try {
-    const RunResult done = loop.run(*strategy, s.strategy, head, !fresh || !flags.begin_with.empty());
-    write_views(dir, done);
-    std::cout << comparison_terminal(compare_runs({{dir.root().string(), done}}),
+    const RunResult done = session.train();
+    if (!group.first()) return;
+    write_views(*session.dir, done);
+    std::cout << comparison_terminal(compare_runs({{root.string(), done}}),
                                      console::width(console::Stream::out),
                                      console::colours(console::Stream::out));
     log::info(done.complete ? "done in " : "stopped after the stages asked for, ",
-              duration_text(watch.seconds()), ": ", dir.root().string());
-    if (!done.complete) log::info("go on with: mcit run --resume ", dir.root().string());
+              duration_text(watch.seconds()), ": ", root.string());
+    if (!done.complete) log::info("go on with: mcit run --resume ", root.string());
   } catch (const Interrupted&) {
-    log::warn("interrupted; everything up to here is saved. Go on with: mcit run --resume ",
-              dir.root().string());
+    log::warn("interrupted; everything up to here is saved. Go on with: mcit run --resume ", root.string());
     throw;
   }
 }

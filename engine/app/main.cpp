@@ -2,10 +2,26 @@
 #include <iostream>
 
 #include "app/commands.hpp"
+#include "core/launch.hpp"
 #include "core/log.hpp"
 #include "core/system.hpp"
 #include "mcit/abi.hpp"
 #include "mcit/errors.hpp"
+
+namespace {
+
+/// Only these can be several processes; of any other, each would do the whole work in the others' way.
+void check_launch(const CLI::App& app) {
+  for (const CLI::App* command : app.get_subcommands())
+    if (command->get_name() != "run" && command->get_name() != "federate" &&
+        !mcit::Launch::from_environment().alone())
+      throw mcit::ConfigError(
+          "mcit " + command->get_name(), "was started as several processes",
+          "start it once, without torchrun and without WORLD_SIZE; run and federate can be "
+          "several");
+}
+
+}  // namespace
 
 // Exit codes: 0 done; 1 a check failed (check-plugin) or some runs of a grid did; 2 bad input or a failed
 // run, with one line that says why; 130 interrupted, with the state saved.
@@ -21,6 +37,7 @@ int main(int argc, char** argv) {
     mcit::log::to_console(quiet     ? mcit::log::Level::warn
                           : verbose ? mcit::log::Level::debug
                                     : mcit::log::Level::info);
+    check_launch(app);
   });
   mcit::install_interrupt_handler();
   mcit::add_run(app);

@@ -1,5 +1,9 @@
 #include "app/run_setup.hpp"
 
+#include <algorithm>
+#include <cstdlib>
+
+#include "core/log.hpp"
 #include "core/system.hpp"
 #include "mcit/abi.hpp"
 #include "mcit/build_tag.hpp"
@@ -27,6 +31,7 @@ RunSettings RunSettings::read(const Config& config) {
   if (loader.has("pad_square")) s.pad_square = loader.flag("pad_square", false);
   s.prompt_template = loader.text("template", "");
   s.plugin_path = config.child("plugins").paths("path");
+  s.peer_timeout = config.child("run").number("peer_timeout", s.peer_timeout, 0.1, 1e6);
   return s;
 }
 
@@ -45,6 +50,23 @@ std::string RunSettings::suite_name() const {
   return suite.ends_with(".toml") ? std::filesystem::path(suite).stem().string() : suite;
 }
 
+std::string RunSettings::device_of(const Launch& launch) const {
+  return device == "cuda" && !launch.alone() ? "cuda:" + std::to_string(launch.local_rank) : device;
+}
+
+std::int64_t RunSettings::threads_of(const Launch& launch) const {
+  if (threads > 0 || launch.alone() || std::getenv("OMP_NUM_THREADS") != nullptr) return threads;
+  return std::max<std::int64_t>(1, hardware().usable_cores / launch.local_size);
+}
+
+std::unique_ptr<Group> join_launch(const Launch& launch) {
+  constexpr std::chrono::minutes kPatience{10};
+  if (launch.rank > 0) log::to_console(log::Level::error);
+  std::unique_ptr<Group> group = Group::join(launch, kPatience);
+  log::debug("rank ", launch.rank, " of ", launch.size);
+  return group;
+}
+
 Catalogue find_plugins(const RunFlags& flags, const RunSettings& settings) {
   std::vector<std::filesystem::path> more;
   if (!flags.resume.empty()) more.assign(flags.plugin_dirs.begin(), flags.plugin_dirs.end());
@@ -55,7 +77,7 @@ Catalogue find_plugins(const RunFlags& flags, const RunSettings& settings) {
 
 RunResult head_of(const RunSettings& settings, const Suite& suite, const Workload& work,
                   const PluginReport& provider, int threads, const std::string& command,
-                  const std::string& config) {
+                  const std::string& config, const Group& group) {
   RunResult head;
   head.suite = suite.name;
   head.strategy = settings.strategy;
@@ -79,6 +101,7 @@ RunResult head_of(const RunSettings& settings, const Suite& suite, const Workloa
   p.device = work.model->device().str();
   p.dtype = at::toString(work.model->dtype());
   p.threads = threads;
+  p.processes = group.size();
   p.hardware = hardware();
   p.started = utc_now();
   return head;

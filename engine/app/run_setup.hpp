@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "app/flags.hpp"
 #include "app/workload.hpp"
+#include "core/launch.hpp"
 #include "metrics/result.hpp"
 #include "plugin/catalogue.hpp"
 
@@ -21,6 +23,7 @@ struct RunSettings {
   std::vector<std::string> order;
   std::filesystem::path data, out, adapter;
   std::uint64_t seed = 1;
+  double peer_timeout = 600.0;  ///< seconds that one process of a group waits for another
   std::int64_t threads = 0, loader_threads = 1, feature_memory_mb = 2048;
   std::optional<bool> pad_square;  ///< instead of the suite's
   std::vector<std::filesystem::path> plugin_path;
@@ -28,6 +31,10 @@ struct RunSettings {
 
   static RunSettings read(const Config& config);
   WorkloadOptions workload(const Suite& suite, at::Device on) const;
+  /// "cuda" is the GPU of this process's place on its machine.
+  std::string device_of(const Launch& launch) const;
+  /// For set_threads(): where nothing says how many, the processes of a machine share its cores.
+  std::int64_t threads_of(const Launch& launch) const;
   std::string suite_name() const;  ///< without folder and ending where it is a file
 };
 
@@ -35,10 +42,14 @@ struct RunSettings {
 /// the ones it began with.
 Catalogue find_plugins(const RunFlags& flags, const RunSettings& settings);
 
+/// The group that this process was started in. All but the first process are silent from here on, but for
+/// errors.
+std::unique_ptr<Group> join_launch(const Launch& launch);
+
 /// What the result says before the first stage.
 /// @param command as typed @param config the settings in effect, as the run's folder keeps them
 RunResult head_of(const RunSettings& settings, const Suite& suite, const Workload& work,
                   const PluginReport& provider, int threads, const std::string& command,
-                  const std::string& config);
+                  const std::string& config, const Group& group = no_group());
 
 }  // namespace mcit

@@ -20,6 +20,8 @@ class RunDir {
   /// Empties an existing run's folder of the files named here and takes it. Foreign files are refused, not
   /// deleted.
   static RunDir overwrite(const std::filesystem::path& root);
+  /// A run that another process of the same group has made or opened: to read, without the lock.
+  static RunDir beside(const std::filesystem::path& root) { return {root, -1}; }
 
   RunDir(const RunDir&) = delete;
   RunDir& operator=(const RunDir&) = delete;

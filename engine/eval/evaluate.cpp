@@ -34,8 +34,31 @@ AnswerHook class_answers(ClipModel& model, std::vector<std::string> classes) {
   };
 }
 
+namespace {
+
+/// Puts the rows that each process answered where they belong.
+/// @param order rows of the task as they are answered, `batch` at a time
+void unite(Cell& cell, const std::vector<std::size_t>& order, std::size_t batch, const EvalShare& share) {
+  const auto rows_of = [&](std::int64_t rank) {
+    std::vector<std::size_t> rows;
+    for (std::size_t i = 0; i < order.size(); ++i)
+      if (static_cast<std::int64_t>(i / batch) % share.size == rank) rows.push_back(order[i]);
+    return rows;
+  };
+  Cell own;
+  for (const std::size_t row : rows_of(share.rank)) own.rows.push_back(cell.rows[row]);
+  const std::vector<std::string> texts = share.gather(to_jsonl(own));
+  for (std::int64_t rank = 0; rank < share.size; ++rank) {
+    const std::vector<std::size_t> rows = rows_of(rank);
+    Cell part = from_jsonl(texts[static_cast<std::size_t>(rank)], "answers of rank " + std::to_string(rank));
+    for (std::size_t i = 0; i < rows.size(); ++i) cell.rows[rows[i]] = std::move(part.rows.at(i));
+  }
+}
+
+}  // namespace
+
 Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const SelectHook& select, bool learned,
-              const std::function<void(std::int64_t)>& progress) {
+              const std::function<void(std::int64_t)>& progress, const EvalShare& share) {
   const at::NoGradGuard no_grad;
   model.set_training(false);
   std::vector<std::size_t> order(task.examples.size());
@@ -45,8 +68,13 @@ Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const Sele
   });
   Cell cell;
   cell.rows.resize(task.examples.size());
+  std::int64_t number = 0;
   for (std::size_t begin = 0; begin < order.size(); begin += static_cast<std::size_t>(batch)) {
     const std::size_t end = std::min(order.size(), begin + static_cast<std::size_t>(batch));
+    if (number++ % share.size != share.rank) {
+      if (progress) progress(static_cast<std::int64_t>(end - begin));
+      continue;
+    }
     Batch part;
     for (std::size_t i = begin; i < end; ++i) part.examples.push_back(task.examples[order[i]]);
     model.route().task.assign(part.size(), -1);
@@ -82,6 +110,7 @@ Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const Sele
     if (progress) progress(static_cast<std::int64_t>(end - begin));
     if (interrupted()) throw Interrupted();
   }
+  if (share.size > 1) unite(cell, order, static_cast<std::size_t>(batch), share);
   score_cell(cell, *task.scorer);
   return cell;
 }

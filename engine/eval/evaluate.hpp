@@ -46,12 +46,21 @@ struct EvalTask {
 /// The strategy's say at inference; sets the model's route where a row's task is unknown (-1).
 using SelectHook = std::function<Selection(const Batch&)>;
 
+/// The part of a cell that this process answers, where several work on one: batch number `rank`, `rank +
+/// size`, and so on of those that a single process would make.
+struct EvalShare {
+  std::int64_t rank = 0, size = 1;
+  /// What every process has to say, by rank and the same in all; needed where size > 1.
+  std::function<std::vector<std::string>(const std::string& own)> gather{};
+};
+
 /// Rows are sorted by length and answered `batch` at a time; the cell does not depend on the strategy's
 /// training flag. Where the strategy selects another task than the row's own, the row is answered once more
 /// with its own.
 /// @param select null when no strategy is attached
+/// @param share what other processes answer; the cell is whole in each of them
 /// @param learned whether the task was trained: only then is there anything of its own to answer with
 Cell evaluate(Model& model, const EvalTask& task, std::int64_t batch, const SelectHook& select, bool learned,
-              const std::function<void(std::int64_t rows)>& progress = {});
+              const std::function<void(std::int64_t rows)>& progress = {}, const EvalShare& share = {});
 
 }  // namespace mcit

@@ -125,6 +125,7 @@ Json provenance_json(const Provenance& p) {
           {"device", p.device},
           {"dtype", p.dtype},
           {"threads", p.threads},
+          {"processes", p.processes},
           {"hardware",
            {{"cpu", p.hardware.cpu},
             {"logical_cores", p.hardware.logical_cores},
@@ -244,6 +245,7 @@ void read_provenance(const Json& json, Provenance& p, const std::string& where) 
   take(json, "device", p.device, where);
   take(json, "dtype", p.dtype, where);
   take(json, "threads", p.threads, where);
+  if (json.contains("processes")) take(json, "processes", p.processes, where);
   const Json& hardware = part(json, "hardware");
   take(hardware, "cpu", p.hardware.cpu, where);
   take(hardware, "logical_cores", p.hardware.logical_cores, where);

@@ -73,7 +73,8 @@ struct Provenance {
   std::map<std::string, std::string> data;  ///< file -> hash
   std::string device;
   std::string dtype;
-  int threads = 0;
+  int threads = 0;             ///< of each process
+  std::int64_t processes = 1;  ///< that trained together
   Hardware hardware;
   std::string started;   ///< UTC
   std::string finished;  ///< UTC; empty while the run goes on

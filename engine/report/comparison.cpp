@@ -281,7 +281,7 @@ std::vector<std::string> notes_on(const std::vector<const ComparedRun*>& runs,
         return r.provenance.hardware.cpu.empty()
                    ? std::string()
                    : r.provenance.hardware.cpu + "/" + std::to_string(r.provenance.threads) + "/" +
-                         r.provenance.device;
+                         std::to_string(r.provenance.processes) + "/" + r.provenance.device;
       },
       notes);
   const bool has_single =

@@ -29,9 +29,11 @@ Facts facts_of(const ComparedRun& run) {
           : h.cpu + ", " + std::to_string(h.usable_cores) + " of " + std::to_string(h.logical_cores) +
                 " cores, " + fixed(h.memory_gb, 1) + " GB, " + h.system);
   add(facts, "device",
-      p.device.empty() ? ""
-                       : p.device + ", " + p.dtype + ", " + std::to_string(p.threads) +
-                             (p.threads == 1 ? " thread" : " threads"));
+      p.device.empty()
+          ? ""
+          : p.device + ", " + p.dtype + ", " + std::to_string(p.threads) +
+                (p.threads == 1 ? " thread" : " threads") +
+                (p.processes == 1 ? "" : " in each of " + std::to_string(p.processes) + " processes"));
   add(facts, "started", p.started);
   add(facts, "finished", run.result.complete ? p.finished : "not finished");
   return facts;

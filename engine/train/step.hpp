@@ -6,6 +6,7 @@
 #include <string>
 
 #include "mcit/strategy.hpp"
+#include "train/group.hpp"
 #include "train/hooks.hpp"
 #include "train/optimizer.hpp"
 
@@ -31,16 +32,18 @@ struct StepResult {
   std::int64_t tokens = 0;     ///< rows that went through the decoder
 };
 
-/// Micro-batch number `index` of the stage.
+/// Micro-batch number `index` of the stage; of several processes, the share of this one.
 using BatchSource = std::function<Batch(std::int64_t index)>;
 
 /// Dropout of what follows on this device is a function of the seed, so that a resumed run repeats it.
 void seed_dropout(std::uint64_t seed, at::Device device);
 
-/// @throws StrategyError from hooks; Error when loss or gradient is not finite, after `on_nonfinite` saw the
-/// batch.
+/// Of several processes each sees its rows of every batch; what is returned is of all rows.
+/// @throws StrategyError from hooks; Error when loss or gradient is not finite, in all processes and after
+/// `on_nonfinite` saw the batch.
 StepResult train_step(const Task& task, std::int64_t number, Backbone& backbone, HookRunner& hooks,
                       AdamW& optimizer, const BatchSource& batches, const TrainOptions& options,
-                      const std::function<void(const Batch&, double)>& on_nonfinite);
+                      const std::function<void(const Batch&, double)>& on_nonfinite,
+                      const Group& group = no_group());
 
 }  // namespace mcit

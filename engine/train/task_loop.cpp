@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -83,16 +84,26 @@ bool one_task_each(const std::vector<Stage>& stages, const StreamInfo& stream) {
 }  // namespace
 
 void prefetch_pictures(FeatureStore& store, const std::vector<const std::vector<ExamplePtr>*>& rows,
-                       const std::string& title) {
-  std::vector<std::string> paths;
+                       const std::string& title, const Group& group) {
+  std::vector<std::string> paths, own;
   for (const auto* list : rows)
     for (const ExamplePtr& example : *list)
       if (!example->image.empty()) paths.push_back(example->image);
-  Progress progress(title, static_cast<std::int64_t>(paths.size()), "pictures");
-  store.prefetch(paths, [&](std::int64_t n) {
-    progress.advance(n);
-    if (interrupted()) throw Interrupted();
-  });
+  const auto fetch = [&](const std::vector<std::string>& some) {
+    Progress progress(title, static_cast<std::int64_t>(some.size()), "pictures");
+    store.prefetch(some, [&](std::int64_t n) {
+      progress.advance(n);
+      if (interrupted()) throw Interrupted();
+    });
+  };
+  if (!group.alone()) {  // each its share, which the others then find in the store's file
+    for (auto i = static_cast<std::size_t>(group.rank()); i < paths.size();
+         i += static_cast<std::size_t>(group.size()))
+      own.push_back(paths[i]);
+    fetch(own);
+    group.meet();
+  }
+  fetch(paths);
 }
 
 struct TaskLoop::State {
@@ -122,6 +133,11 @@ struct TaskLoop::State {
   void write_line(const StepResult& step, std::int64_t number, double seconds);
   void write_records(const char* hook);
   void save(std::int64_t step, bool trained);
+  void write();
+  void agree();
+  void adopt(const Snapshot& snapshot);
+  Batch batch_of(const BatchOrder& order, std::int64_t index);
+  void keep_batch(const Batch& batch, double value);
   void evaluate_row(std::int64_t row, bool base);
   Cell cell(const StreamTask& task, bool base, const std::string& state_digest, Progress& progress);
   std::int64_t resume(Snapshot snapshot);
@@ -152,12 +168,14 @@ void TaskLoop::State::enter_stage(std::int64_t index) {
 
 /// @param keep bytes of metrics.jsonl that stay
 void TaskLoop::State::open_metrics(std::uint64_t keep) {
+  if (!parts.group.first()) return;
   metrics = std::make_unique<AppendFile>(parts.run.metrics(), keep);
   if (options.tensorboard)
     events = std::make_unique<RunEvents>(parts.run.events(), parts.run.metrics(), result.matrix);
 }
 
 void TaskLoop::State::put_line(const Json& line) {
+  if (!metrics) return;
   metrics->line(dump_json(line));
   if (events) events->line(line);
 }
@@ -186,7 +204,7 @@ void TaskLoop::State::prefetch() {
     return;  // features then belong to one step only
   std::vector<const std::vector<ExamplePtr>*> rows = {&examples};
   for (const StreamTask& t : parts.tasks) rows.push_back(&t.eval.examples);
-  prefetch_pictures(*parts.features, rows, "pictures of '" + task.name + "'");
+  prefetch_pictures(*parts.features, rows, "pictures of '" + task.name + "'", parts.group);
 }
 
 void TaskLoop::State::write_line(const StepResult& step, std::int64_t number, double seconds) {
@@ -204,6 +222,38 @@ void TaskLoop::State::write_line(const StepResult& step, std::int64_t number, do
   put_line(line);
 }
 
+/// This process's rows of a batch. The seed of its dropout is its own: with a common one all would drop
+/// alike.
+Batch TaskLoop::State::batch_of(const BatchOrder& order, std::int64_t index) {
+  Batch batch;
+  for (const std::int64_t i : order.batch(index))
+    batch.examples.push_back(examples[static_cast<std::size_t>(i)]);
+  std::uint64_t seed = derive(options.seed, {"dropout", task.index, index});
+  if (!parts.group.alone()) {
+    batch.examples = parts.group.share(batch.examples);
+    seed = derive(seed, {"rank", parts.group.rank()});
+  }
+  seed_dropout(seed, parts.model.device());
+  return batch;
+}
+
+void TaskLoop::State::keep_batch(const Batch& batch, double value) {
+  Json own = Json::array(), rows = Json::array();
+  for (const ExamplePtr& e : batch.examples)
+    own.push_back({{"task", e->task},
+                   {"index", e->index},
+                   {"id", e->id},
+                   {"image", e->image},
+                   {"prompt", e->prompt},
+                   {"answer", e->answer}});
+  for (const std::string& text : parts.group.gather(dump_json(own)))
+    for (const Json& row : parse_json(text, "batch")) rows.push_back(row);
+  if (!parts.group.first()) return;
+  write_json(
+      parts.run.root() / "nonfinite_batch.json",
+      {{"stage", task.index + 1}, {"step", host.step + 1}, {"value", std::to_string(value)}, {"rows", rows}});
+}
+
 void TaskLoop::State::train(std::int64_t first_step) {
   if (optimizer->parameters().empty() || task.steps == 0) return;
   std::vector<std::int64_t> lengths;
@@ -213,27 +263,6 @@ void TaskLoop::State::train(std::int64_t first_step) {
   log::debug("'", task.name, "': ", examples.size(), " examples, ", order.batches_per_epoch(),
              " batches an epoch; padding would take ", std::llround(100.0 * order.padding()),
              " % of their cells");
-  const BatchSource batches = [&](std::int64_t index) {
-    Batch batch;
-    for (const std::int64_t i : order.batch(index))
-      batch.examples.push_back(examples[static_cast<std::size_t>(i)]);
-    seed_dropout(derive(options.seed, {"dropout", task.index, index}), parts.model.device());
-    return batch;
-  };
-  const auto keep_batch = [&](const Batch& batch, double value) {
-    Json rows = Json::array();
-    for (const ExamplePtr& e : batch.examples)
-      rows.push_back({{"task", e->task},
-                      {"index", e->index},
-                      {"id", e->id},
-                      {"image", e->image},
-                      {"prompt", e->prompt},
-                      {"answer", e->answer}});
-    write_json(parts.run.root() / "nonfinite_batch.json", {{"stage", task.index + 1},
-                                                           {"step", host.step + 1},
-                                                           {"value", std::to_string(value)},
-                                                           {"rows", rows}});
-  };
   Progress progress("training '" + task.name + "' (" + std::to_string(task.index + 1) + "/" +
                         std::to_string(stages.size()) + ")",
                     task.steps);
@@ -243,8 +272,10 @@ void TaskLoop::State::train(std::int64_t first_step) {
     const Stopwatch watch;
     host.step = number;
     hooks->at(task, number);
-    const StepResult step =
-        train_step(task, number, parts.model, *hooks, *optimizer, batches, options.train, keep_batch);
+    const StepResult step = train_step(
+        task, number, parts.model, *hooks, *optimizer,
+        [&](std::int64_t index) { return batch_of(order, index); }, options.train,
+        [&](const Batch& batch, double value) { keep_batch(batch, value); }, parts.group);
     const double seconds = watch.seconds();
     train_seconds += seconds;
     seen_examples += step.examples;
@@ -253,17 +284,23 @@ void TaskLoop::State::train(std::int64_t first_step) {
     progress.advance(1, "loss " + std::to_string(step.loss).substr(0, 6));
     const bool due =
         options.snapshot_every > 0 && (number + 1) % options.snapshot_every == 0 && number + 1 < task.steps;
-    if (due || interrupted()) save(number + 1, false);
-    if (interrupted()) throw Interrupted();
+    const bool stop = parts.group.any(interrupted());
+    if (due || stop) save(number + 1, false);
+    if (stop) throw Interrupted();
   }
   parts.model.set_training(false);
   host.step = -1;
   hooks->at(task, -1);
 }
 
+void TaskLoop::State::write() {
+  if (parts.group.first()) write_result(parts.run.result(), result);
+}
+
 void TaskLoop::State::save(std::int64_t step, bool trained) {
+  if (!parts.group.first()) return;
   metrics->sync();
-  write_result(parts.run.result(), result);
+  write();
   Snapshot s{.stage = task.index,
              .step = step,
              .trained = trained,
@@ -281,8 +318,33 @@ void TaskLoop::State::save(std::int64_t step, bool trained) {
   write_snapshot(parts.run.snapshots(), s);
 }
 
+/// Takes a stage's state over, with an optimizer for it.
+void TaskLoop::State::adopt(const Snapshot& s) {
+  hooks->load_state(s.strategy);
+  const std::set<std::string> trainable(s.trainable.begin(), s.trainable.end());
+  for (const Parameter& p : hooks->parameters()) {
+    Tensor value = p.value;
+    value.set_requires_grad(trainable.contains(p.name));
+  }
+  make_optimizer();
+  if (!s.trained) optimizer->load_state(s.optimizer);
+}
+
+/// Outside of steps all processes compute the same, but not to the last bit on machines of different kinds:
+/// what the first one has just saved is then what all go on with.
+void TaskLoop::State::agree() {
+  if (parts.group.alone()) return;
+  const std::vector<std::string> digests = parts.group.gather(digest_of(hooks->state()));
+  if (std::count(digests.begin(), digests.end(), digests[0]) == parts.group.size()) return;
+  log::debug("the processes differ after the same computation; all go on with the first one's state");
+  const std::optional<Snapshot> saved = read_newest_snapshot(parts.run.snapshots());
+  if (!parts.group.first() && saved) adopt(*saved);
+  parts.group.meet();
+}
+
 std::int64_t TaskLoop::State::resume(Snapshot s) {
-  write_atomic(parts.run.result(), s.result);
+  if (parts.group.first()) write_atomic(parts.run.result(), s.result);
+  parts.group.meet();
   const Provenance now = result.provenance;
   result = read_result(parts.run.result());
   if (result.provenance.config != now.config || result.provenance.model_hash != now.model_hash ||
@@ -296,14 +358,7 @@ std::int64_t TaskLoop::State::resume(Snapshot s) {
   for (std::int64_t i = 0; i < s.stage; ++i)
     for (const std::int64_t t : stages[static_cast<std::size_t>(i)].tasks) host.met.insert(t);
   enter_stage(s.stage);
-  hooks->load_state(s.strategy);
-  const std::set<std::string> trainable(s.trainable.begin(), s.trainable.end());
-  for (const Parameter& p : hooks->parameters()) {
-    Tensor value = p.value;
-    value.set_requires_grad(trainable.contains(p.name));
-  }
-  make_optimizer();
-  if (!s.trained) optimizer->load_state(s.optimizer);
+  adopt(s);
   train_seconds = s.costs["train_seconds"];
   seen_examples = static_cast<std::int64_t>(s.costs["examples"]);
   seen_tokens = static_cast<std::int64_t>(s.costs["tokens"]);
@@ -329,11 +384,13 @@ Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& st
         .update(options.eval_batch)
         .update(result.provenance.threads);
     file = options.cell_cache / (key.hex() + ".jsonl");
-    if (base && !std::filesystem::exists(file))
+    if (parts.group.first() && base && !std::filesystem::exists(file))
       lock.emplace(file.string() + ".lock");  // runs side by side share it
-    if (std::filesystem::exists(file)) {
+    const std::string text = parts.group.from_first(
+        parts.group.first() && std::filesystem::exists(file) ? read_file(file) : std::string());
+    if (!text.empty()) {
       try {
-        Cell known = from_jsonl(read_file(file), file.string());
+        Cell known = from_jsonl(text, file.string());
         if (known.rows.size() == t.eval.examples.size()) {
           if (t.eval.scorer->corpus != nullptr) score_cell(known, *t.eval.scorer);
           progress.advance(static_cast<std::int64_t>(known.rows.size()));
@@ -347,8 +404,10 @@ Cell TaskLoop::State::cell(const StreamTask& t, bool base, const std::string& st
   const SelectHook select =
       base ? SelectHook{} : [&](const Batch& batch) { return hooks->select(batch, parts.model); };
   Cell fresh = evaluate(parts.model, t.eval, options.eval_batch, select, host.met.contains(t.eval.index),
-                        [&](std::int64_t n) { progress.advance(n); });
-  if (!file.empty()) write_atomic(file, to_jsonl(fresh));
+                        [&](std::int64_t n) { progress.advance(n); },
+                        {parts.group.rank(), parts.group.size(),
+                         [&](const std::string& own) { return parts.group.gather(own); }});
+  if (parts.group.first() && !file.empty()) write_atomic(file, to_jsonl(fresh));
   return fresh;
 }
 
@@ -367,7 +426,7 @@ void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
   for (std::size_t j = 0; j < parts.tasks.size(); ++j) {
     const StreamTask& t = parts.tasks[j];
     const Cell known = cell(t, untouched, digest, progress);
-    write_atomic(parts.run.predictions(row, t.info.name), to_jsonl(known));
+    if (parts.group.first()) write_atomic(parts.run.predictions(row, t.info.name), to_jsonl(known));
     const auto task_index = static_cast<std::int64_t>(j);
     result.matrix.set(row, task_index, known.score());
     result.matrix_restricted.set(row, task_index, known.restricted_score());
@@ -388,7 +447,7 @@ void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
     if (selected_rows > 0) stage.selector_accuracy = selected / static_cast<double>(selected_rows);
   }
   if (events) events->scores(result.matrix, row);
-  write_result(parts.run.result(), result);
+  write();
 }
 
 void TaskLoop::State::finish_stage() {
@@ -445,6 +504,7 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunRe
       s.write_records("before_task");
       s.make_optimizer();
       s.save(0, false);
+      s.agree();
     } else {
       s.prefetch();
     }
@@ -458,20 +518,22 @@ RunResult TaskLoop::run(Strategy& strategy, const std::string& name, const RunRe
       cost.stored_parameters = s.hooks->stored_parameters();
       s.optimizer->zero_grad();
       s.save(s.task.steps, true);
+      s.agree();
     }
     s.evaluate_row(i + 1, false);
     s.result.stages[static_cast<std::size_t>(i)].cost.peak_memory_mb = peak_rss_mb();
-    write_result(s.parts.run.result(), s.result);
+    s.write();
     const bool enough = s.options.stop_after > 0 && i + 1 - first_stage >= s.options.stop_after;
     const bool as_far = s.options.last_stage > 0 && i + 1 >= s.options.last_stage;
     if (enough || (as_far && i + 1 < static_cast<std::int64_t>(s.stages.size()))) return s.result;
   }
+  if (!s.parts.group.first()) return s.result;
   split_forgetting(s.result, [&](std::int64_t row, std::int64_t task) {
     return stored_cell(s.parts.run.root(), row, s.result.tasks[static_cast<std::size_t>(task)].name);
   });
   s.result.complete = true;
   s.result.provenance.finished = utc_now();
-  write_result(s.parts.run.result(), s.result);
+  s.write();
   for (const auto& [hook, cost] : s.hooks->costs())
     log::debug("hook ", hook, ": ", cost.calls, " calls, ",
                1e3 * cost.seconds / static_cast<double>(cost.calls), " ms each");

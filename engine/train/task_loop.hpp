@@ -14,6 +14,7 @@
 #include "eval/evaluate.hpp"
 #include "metrics/result.hpp"
 #include "model/model.hpp"
+#include "train/group.hpp"
 #include "train/hooks.hpp"
 #include "train/step.hpp"
 
@@ -53,13 +54,15 @@ struct LoopParts {
   const std::vector<ExamplePtr>& probe;  ///< data like that of the model's pre-training; may be empty
   FeatureStore* features = nullptr;      ///< what the frozen tower says about each picture
   RunDir& run;
+  const Group& group = no_group();  ///< processes that train together; the first one writes the run's folder
 };
 
 class EngineHost;
 
-/// Features of the rows' pictures, made before they are needed. @throws Interrupted
+/// Features of the rows' pictures, made before they are needed; of several processes, each makes its share.
+/// @throws Interrupted
 void prefetch_pictures(FeatureStore& store, const std::vector<const std::vector<ExamplePtr>*>& rows,
-                       const std::string& title);
+                       const std::string& title, const Group& group = no_group());
 
 /// Owns the strategy's host. The strategy is created with host() first, then run() drives it.
 class TaskLoop {

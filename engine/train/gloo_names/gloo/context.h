@@ -1,0 +1,11 @@
+#pragma once
+#include <chrono>
+
+namespace gloo {
+
+class Context {
+ public:
+  void setTimeout(std::chrono::milliseconds timeout);  // in libtorch_cpu
+};
+
+}  // namespace gloo
