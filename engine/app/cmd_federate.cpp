@@ -1,5 +1,9 @@
+#include <stdlib.h>  // mkdtemp
+
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <iostream>
+#include <optional>
 
 #include "app/commands.hpp"
 #include "app/federation_settings.hpp"
@@ -32,6 +36,30 @@ Config gather(const RunFlags& flags) {
   return with_flags(Config::read(flags.config), flags);
 }
 
+/// The folder that a process other than the first makes its rounds in, like the first one's and gone with it.
+class Mirror {
+ public:
+  /// @param run to go on with, or empty
+  explicit Mirror(const std::filesystem::path& run) {
+    std::string name = (std::filesystem::temp_directory_path() / "mcit-federate-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw DataError(name, "cannot make the folder");
+    root_ = name;
+    for (const char* entry : {"ledger", "clients", "result.json", "config.toml"})
+      if (!run.empty() && std::filesystem::exists(run / entry))
+        std::filesystem::copy(run / entry, root_ / entry, std::filesystem::copy_options::recursive);
+  }
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+  ~Mirror() {
+    std::error_code ignored;
+    std::filesystem::remove_all(root_, ignored);
+  }
+  const std::filesystem::path& root() const { return root_; }
+
+ private:
+  std::filesystem::path root_;
+};
+
 RunDir open_run(const RunFlags& flags, const FederateSettings& s) {
   if (!flags.resume.empty()) return RunDir::open(flags.resume);
   if (!s.out.empty()) return RunDir::create(s.out);
@@ -59,44 +87,82 @@ void show(const RunDir& dir, const RunResult& done) {
   if (!done.federated->privacy.empty()) std::cout << "privacy " << done.federated->privacy << "\n";
 }
 
-void federate_command(const RunFlags& flags, const std::string& command_line) {
-  Config config = gather(flags);
-  FederateSettings s = read_federate_settings(config);
-  const at::Device device = open_device(s.device);
-  const int threads = set_threads(s.threads);
-  const Catalogue catalogue = find_plugins(flags, s);
-  const PluginReport& provider = catalogue.provider(s.strategy);
-  const Suite suite = open_suite(s.suite, s.order, s.data);
-  Workload work = open_workload(suite, s.workload(suite, device));
-  s.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
-  s.loop.stop_after = flags.stop_after;
-  const Params params(s.params, "strategy");
-  {
-    QuietHost host;  // made once before anything is on disk: wrong settings stop the run here
-    catalogue.create(s.strategy, params, host);
-  }
-  config.child("strategy").adopt(params.resolved());
+/// Everything that the rounds are made with.
+struct Federation {
+  at::Device device;
+  int threads;
+  Catalogue catalogue;
+  const PluginReport& provider;  ///< of the strategy
+  Suite suite;
+  Workload work;
+  Params params;  ///< of the strategy
+  FederatedClients clients;
 
-  FederatedClients clients({*work.model, work.tasks, work.probe, work.stores.tower.get()}, s.loop.client);
-  s.federation.rounds = clients.streams().rounds();
-  RunDir dir = open_run(flags, s);
-  log::add_file(dir.log());
-  if (flags.resume.empty()) write_atomic(dir.config(), config.resolved());
-  log::info("rows of each client:\n", clients.histogram());
-  const StrategyPtr strategy = catalogue.create(s.strategy, params, clients.host());
-  fed::RoundEngine engine(std::move(s.federation), std::move(s.rule), s.rule_settings, dir.root() / "ledger");
-  const RunResult head = head_of(s, suite, work, provider, threads, command_line, read_file(dir.config()));
-  FederatedLoop loop(clients, s.loop);
+  Federation(const RunFlags& flags, FederateSettings& s, const Launch& launch, const Group& group)
+      : device(open_device(s.device_of(launch))),
+        threads(set_threads(s.threads_of(launch))),
+        catalogue(find_plugins(flags, s)),
+        provider(catalogue.provider(s.strategy)),
+        suite(open_suite(s.suite, s.order, s.data)),
+        work(open_workload(suite, s.workload(suite, device))),
+        params(s.params, "strategy"),
+        clients({*work.model, work.tasks, work.probe, work.stores.tower.get(), group},
+                options_of(s, flags, group)) {
+    s.federation.rounds = clients.streams().rounds();
+    QuietHost host;  // made once before anything is on disk: wrong settings stop the run here
+    join_group(*catalogue.create(s.strategy, params, host), s.strategy, group);
+  }
+
+ private:
+  ClientOptions options_of(FederateSettings& s, const RunFlags& flags, const Group& group) const {
+    check_batch(s.loop.client.train.batch, group);
+    s.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
+    s.loop.stop_after = flags.stop_after;
+    return s.loop.client;
+  }
+};
+
+void federate_command(const RunFlags& flags, const std::string& command_line) {
+  const Launch launch = Launch::from_environment();
+  const std::unique_ptr<Group> group = join_launch(launch);
+  Config config;
+  std::optional<FederateSettings> settings;
+  std::optional<Federation> all;
+  group->together([&] {
+    config = gather(flags);
+    settings.emplace(read_federate_settings(config));
+    all.emplace(flags, *settings, launch, *group);
+    config.child("strategy").adopt(all->params.resolved());
+  });
+  FederateSettings& s = *settings;
+  group->set_timeout(std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * s.peer_timeout)));
+  std::optional<Mirror> mirror;
+  std::optional<RunDir> dir;
+  group->together([&] {  // a mirror is taken before the first process changes anything
+    if (!group->first()) mirror.emplace(flags.resume);
+    dir.emplace(group->first() ? open_run(flags, s) : RunDir::beside(mirror->root()));
+    if (group->first()) log::add_file(dir->log());
+    if (flags.resume.empty()) write_atomic(dir->config(), config.resolved());
+  });
+  log::info("rows of each client:\n", all->clients.histogram());
+  const StrategyPtr strategy = all->catalogue.create(s.strategy, all->params, all->clients.host());
+  join_group(*strategy, s.strategy, *group);
+  fed::RoundEngine engine(std::move(s.federation), std::move(s.rule), s.rule_settings,
+                          dir->root() / "ledger");
+  const RunResult head = head_of(s, all->suite, all->work, all->provider, all->threads, command_line,
+                                 read_file(dir->config()), *group);
+  FederatedLoop loop(all->clients, s.loop);
   const Stopwatch watch;
+  const std::string root = dir->root().string();
   try {
-    const RunResult done = loop.run(*strategy, s.strategy, head, engine, dir);
-    show(dir, done);
+    const RunResult done = loop.run(*strategy, s.strategy, head, engine, *dir);
+    if (!group->first()) return;
+    show(*dir, done);
     log::info(done.complete ? "done in " : "stopped after the rounds asked for, ",
-              duration_text(watch.seconds()), ": ", dir.root().string());
-    if (!done.complete) log::info("go on with: mcit federate --resume ", dir.root().string());
+              duration_text(watch.seconds()), ": ", root);
+    if (!done.complete) log::info("go on with: mcit federate --resume ", root);
   } catch (const Interrupted&) {
-    log::warn("interrupted; the rounds up to here are saved. Go on with: mcit federate --resume ",
-              dir.root().string());
+    log::warn("interrupted; the rounds up to here are saved. Go on with: mcit federate --resume ", root);
     throw;
   }
 }

@@ -80,11 +80,18 @@ std::vector<AccuracyMatrix::Cell> FederatedLoop::State::scores(const fed::Arrays
   std::vector<AccuracyMatrix::Cell> out;
   Model& backbone = clients.parts().model;
   const SelectHook select = [&](const Batch& batch) { return clients.hooks().select(batch, backbone); };
+  const Group& group = clients.parts().group;
+  const EvalShare share{group.rank(), group.size(),
+                        [&](const std::string& own) { return group.gather(own); }};
   for (const StreamTask& task : tasks())
-    out.emplace_back(evaluate(backbone, task.eval, options.eval_batch, select, true, [&](std::int64_t n) {
-                       progress.advance(n);
-                       if (interrupted()) throw Interrupted();
-                     }).score());
+    out.emplace_back(evaluate(
+                         backbone, task.eval, options.eval_batch, select, true,
+                         [&](std::int64_t n) {
+                           progress.advance(n);
+                           if (interrupted()) throw Interrupted();
+                         },
+                         share)
+                         .score());
   return out;
 }
 
@@ -200,7 +207,7 @@ void FederatedLoop::State::begin(const RunResult& head) {
   if (parts.features != nullptr && !parts.model.tower_changed()) {
     std::vector<const std::vector<ExamplePtr>*> rows;
     for (const StreamTask& task : tasks()) rows.insert(rows.end(), {&task.train, &task.eval.examples});
-    prefetch_pictures(*parts.features, rows, "pictures");
+    prefetch_pictures(*parts.features, rows, "pictures", parts.group);
   }
   describe();
 }

@@ -253,12 +253,12 @@ BatchSource FederatedClients::batches_of(std::int64_t k, std::int64_t task) cons
   const BatchOrder order(lengths, options_.train.batch,
                          derive(options_.seed, {"order", std::string_view(id), task}));
   return [this, order, &examples, &id, task](std::int64_t number) {
-    Batch batch;
-    for (const std::int64_t i : order.batch(number))
-      batch.examples.push_back(examples[static_cast<std::size_t>(i)]);
-    seed_dropout(derive(options_.seed, {"dropout", std::string_view(id), task, number}),
+    std::vector<ExamplePtr> batch;
+    for (const std::int64_t i : order.batch(number)) batch.push_back(examples[static_cast<std::size_t>(i)]);
+    const std::uint64_t seed = derive(options_.seed, {"dropout", std::string_view(id), task, number});
+    seed_dropout(parts_.group.alone() ? seed : derive(seed, {"rank", parts_.group.rank()}),
                  parts_.model.device());
-    return batch;
+    return Batch{parts_.group.share(batch)};
   };
 }
 
@@ -274,11 +274,12 @@ void FederatedClients::local_steps(std::int64_t k, std::int64_t round, std::int6
   for (std::int64_t number = first; number < first + options_.train.steps; ++number) {
     host_.step = number;
     hooks_->at(task, number);
-    const double loss = train_step(task, number, parts_.model, *hooks_, optimizer, batches, options_.train,
-                                   [](const Batch&, double) {})
+    const double loss = train_step(
+                            task, number, parts_.model, *hooks_, optimizer, batches, options_.train,
+                            [](const Batch&, double) {}, parts_.group)
                             .loss;
     progress.advance(1, place + ", loss " + std::to_string(loss).substr(0, 6));
-    if (interrupted()) throw Interrupted();
+    if (parts_.group.any(interrupted())) throw Interrupted();
   }
   parts_.model.set_training(false);
   optimizer.zero_grad();
@@ -301,7 +302,8 @@ std::string FederatedClients::train(std::int64_t k, const RoundRequest& request,
   if (enter_task(k, round, client)) load_shared(request.model);  // a strategy may have changed what it saw
   set_terms(client, request.model);
   local_steps(k, round, static_cast<std::int64_t>(client.met.size()) - 1, progress);
-  std::string update = encode(k, request, client);
+  // The bytes of the first process: machines of different kinds differ in the last bits.
+  std::string update = parts_.group.from_first(encode(k, request, client));
   keep(k, round, client);
   states_[id] = std::move(client);
   return update;

@@ -39,6 +39,8 @@ struct FederatedParts {
   std::vector<StreamTask>& tasks;
   const std::vector<ExamplePtr>& probe;
   FeatureStore* features = nullptr;
+  /// Processes that train every client together. Each makes the same rounds, in a folder of its own.
+  const Group& group = no_group();
 };
 
 /// Owns the strategy's host, which is one client at a time. One strategy object serves all clients: what it

@@ -55,16 +55,20 @@ inline std::chrono::minutes patience{3};
 /// A process that does not outlive the object.
 class Process {
  public:
-  /// @param file_limit bytes that no file of it may grow beyond
-  Process(const Arguments& arguments, const fs::path& home, std::optional<rlim_t> file_limit = {}) {
+  /// @param arguments of mcit, or with `program` empty a command of its own
+  /// @param file_limit bytes that no file of it may grow beyond @param variables more of its environment
+  Process(const Arguments& arguments, const fs::path& home, std::optional<rlim_t> file_limit = {},
+          const Arguments& variables = {}, const fs::path& program = kProgram) {
     static int count = 0;
     const std::string number = std::to_string(++count);
     out_ = home / ("out-" + number + ".txt");
     err_ = home / ("err-" + number + ".txt");
-    Arguments all = {kProgram.string()};
+    Arguments all;
+    if (!program.empty()) all.push_back(program.string());
     all.insert(all.end(), arguments.begin(), arguments.end());
-    const Arguments environment = {"PATH=/usr/bin:/bin", "OMP_NUM_THREADS=1", "HOME=" + home.string(),
-                                   "XDG_CACHE_HOME=" + (home / "cache").string()};
+    Arguments environment = {"PATH=/usr/bin:/bin", "OMP_NUM_THREADS=1", "HOME=" + home.string(),
+                             "XDG_CACHE_HOME=" + (home / "cache").string()};
+    environment.insert(environment.end(), variables.begin(), variables.end());
     const auto pointers = [](const Arguments& texts) {
       std::vector<char*> out;
       for (const std::string& text : texts) out.push_back(const_cast<char*>(text.c_str()));
