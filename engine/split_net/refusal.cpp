@@ -26,8 +26,11 @@ using Session = std::unique_ptr<SSL, Free<SSL_free>>;
 using Memory = std::unique_ptr<BIO, Free<BIO_free>>;
 using Certificate = std::unique_ptr<X509, Free<X509_free>>;
 using Key = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
+using Store = std::unique_ptr<X509_STORE, Free<X509_STORE_free>>;
+using Check = std::unique_ptr<X509_STORE_CTX, Free<X509_STORE_CTX_free>>;
 
 constexpr int kPatience = 2;  // seconds
+constexpr const char* kNoCertificate = "wants a client certificate, and none was given (--cert, --key)";
 
 Memory memory(const std::string& text) {
   return Memory(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
@@ -62,6 +65,24 @@ bool use_own(SSL_CTX* context, const Credentials& credentials) {
          SSL_CTX_use_PrivateKey(context, secret.get()) == 1;
 }
 
+/// What a server with the same authority finds wrong with the client's certificate; empty when nothing is.
+std::string fault_of(const Credentials& credentials) {
+  const Memory authority_text = memory(credentials.ca), own_text = memory(credentials.certificate);
+  const Certificate authority(PEM_read_bio_X509(authority_text.get(), nullptr, nullptr, nullptr)),
+      own(PEM_read_bio_X509(own_text.get(), nullptr, nullptr, nullptr));
+  const Store store(X509_STORE_new());
+  const Check check(X509_STORE_CTX_new());
+  if (!authority || !own || !store || !check || X509_STORE_add_cert(store.get(), authority.get()) != 1 ||
+      X509_STORE_CTX_init(check.get(), store.get(), own.get(), nullptr) != 1)
+    return {};
+  X509_STORE_CTX_set_purpose(check.get(), X509_PURPOSE_SSL_CLIENT);
+  if (X509_verify_cert(check.get()) == 1) return {};
+  const int error = X509_STORE_CTX_get_error(check.get());
+  return error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY || error == X509_V_ERR_CERT_SIGNATURE_FAILURE
+             ? "another authority has signed it"
+             : X509_verify_cert_error_string(error);
+}
+
 /// What the newest error of this thread says about a handshake.
 Refusal from_alert() {
   const unsigned long code = ERR_peek_last_error();
@@ -69,7 +90,7 @@ Refusal from_alert() {
   if (code == 0) return {false, "the connection was closed"};
   switch (reason) {
     case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
-      return {true, "wants a client certificate, and none was given (--cert, --key)"};
+      return {true, kNoCertificate};
     case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
       return {true, "does not take this client's certificate: another authority has signed it"};
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
@@ -98,11 +119,17 @@ Refusal handshake(SSL* session, const Credentials& credentials) {
     return credentials.ca.empty() ? Refusal{false, "the connection was closed"} : from_alert();
   }
   if (credentials.ca.empty()) return {true, "speaks TLS: give --ca, --cert and --key"};
-  // In TLS 1.3 the client is done before the server has looked at its certificate: the verdict is read.
+  // In TLS 1.3 the client is done before the server has looked at its certificate. A server that takes it
+  // speaks next; one that does not sends an alert, or, as gRPC does, hangs up without a word.
   char byte = 0;
   ERR_clear_error();
   if (SSL_read(session, &byte, 1) > 0) return {false, "the connection was closed"};
-  return from_alert();
+  const Refusal told = from_alert();
+  if (told.final) return told;
+  if (credentials.certificate.empty()) return {true, kNoCertificate};
+  if (const std::string fault = fault_of(credentials); !fault.empty())
+    return {true, "does not take this client's certificate: " + fault};
+  return {false, told.what};
 }
 
 }  // namespace
