@@ -43,32 +43,33 @@ class Subspaces final : public Aggregator {
       : threshold_(settings.number("threshold", 0.9, -1.0, 1.0)),
         smallest_(settings.number("smallest_share", 0.001, 0.0, 1.0)),
         slots_(settings.integer("slots", 8, 1)),
-        identity_(settings.require_integer("identity_size")),
-        shared_(settings.texts("shared", {})) {
-    if (identity_ < 1) throw ConfigError(settings.where("identity_size"), "must be at least 1");
-  }
+        size_(settings.integer("identity_size", 0, 0)),
+        shared_(settings.texts("shared", {})) {}
   std::string name() const override { return "subspaces"; }
 
   Arrays initial(const Arrays& model) const override {
     Arrays state;
-    for (const auto& [name, array] : model) {
-      if (name == kIdentity) throw ConfigError(name, "is a name that this rule keeps for the identity token");
-      state[shared(name) ? kModel + name : subspace_tensor(-1, name)] = array;
-    }
+    for (const auto& [name, array] : model)
+      if (name != kIdentity) state[shared(name) ? kModel + name : subspace_tensor(-1, name)] = array;
+    state[kIdentity] = zeros(Dtype::f32, {identity_size(model)});
+    state[kOrganisation] =
+        array_of(Dtype::f64, {2}, std::vector<double>{threshold_, static_cast<double>(slots_)});
     return state;
   }
 
   Layout layout(const Arrays& state) const override {
     Layout out = Aggregator::layout(state);
     for (const auto& [name, array] : templates(state)) out[name] = {array->dtype, array->shape, Group::model};
-    out[kIdentity] = {Dtype::f32, {identity_}, Group::statistic};
+    out[kIdentity] = {Dtype::f32, state.at(kIdentity).shape, Group::statistic};
     return out;
   }
 
-  /// The shared tensors by their names, and all subspaces, prototypes and the template as the state has them.
+  /// The shared tensors by their names, and subspaces, prototypes, the template and how they are organised as
+  /// the state has them.
   Arrays download(const Arrays& state, const std::string&) const override {
     Arrays out;
     for (const auto& [key, array] : state) {
+      if (key == kIdentity) continue;
       const std::string name = model_name(key);
       out[name.empty() ? key : name] = array;
     }
@@ -77,13 +78,13 @@ class Subspaces final : public Aggregator {
 
   std::map<std::string, const Array*> bases(const Arrays& state, const Update& update) const override {
     auto out = Aggregator::bases(state, update);
-    const std::int64_t subspace = matching_subspace(state, identity(update), threshold_);
+    const std::int64_t subspace = matching_subspace(state, identity(state, update));
     for (const auto& [name, array] : templates(state)) out[name] = &state.at(subspace_tensor(subspace, name));
     return out;
   }
 
-  std::string objection(const Arrays&, const Contribution& update) const override {
-    return norm_of(identity(*update.update)) > 0.0 ? "" : "its identity token is zero";
+  std::string objection(const Arrays& state, const Contribution& update) const override {
+    return norm_of(identity(state, *update.update)) > 0.0 ? "" : "its identity token is zero";
   }
 
   Arrays aggregate(const AggregatorInput& input, Json& notes) const override {
@@ -114,8 +115,21 @@ class Subspaces final : public Aggregator {
     return out;
   }
 
-  std::vector<double> identity(const Update& update) const {
-    std::vector<double> out(static_cast<std::size_t>(identity_));
+  /// As the strategy's model has it, or the setting.
+  std::int64_t identity_size(const Arrays& model) const {
+    const auto own = model.find(kIdentity);
+    if (own == model.end() && size_ < 1)
+      throw ConfigError("aggregate.rule", "'subspaces' wants an identity token of each client",
+                        "take a strategy that has one, such as disco, or set aggregate.identity_size");
+    if (own == model.end()) return size_;
+    const auto size = static_cast<std::int64_t>(own->second.size());
+    if (own->second.shape.size() != 1 || size < 1 || (size_ > 0 && size != size_))
+      throw ConfigError("aggregate.identity_size", "is not that of the strategy's identity token");
+    return size;
+  }
+
+  static std::vector<double> identity(const Arrays& state, const Update& update) {
+    std::vector<double> out(state.at(kIdentity).size());
     update.delta(kIdentity, nullptr, 0, out);
     return out;
   }
@@ -128,7 +142,7 @@ class Subspaces final : public Aggregator {
       out.prototypes.push_back(values_of(input.state.at(prototype(out.known))));
     out.members.resize(out.known);
     for (std::size_t k = 0; k < input.updates.size(); ++k) {
-      const std::vector<double> x = identity(*input.updates[k].update);
+      const std::vector<double> x = identity(input.state, *input.updates[k].update);
       std::vector<double> similar;
       for (const std::vector<double>& p : out.prototypes) similar.push_back(cosine(x, p));
       const std::size_t best = similar.empty() ? 0 : nearest(similar);
@@ -178,14 +192,14 @@ class Subspaces final : public Aggregator {
     const auto before = input.state.find(count(c));
     double seen = before == input.state.end() ? 0.0 : values_of(before->second).front();
     std::vector<double> p = seen > 0.0 ? values_of(input.state.at(prototype(c)))
-                                       : std::vector<double>(static_cast<std::size_t>(identity_), 0.0);
+                                       : std::vector<double>(input.state.at(kIdentity).size(), 0.0);
     for (const std::size_t k : members) {
-      const std::vector<double> x = identity(*input.updates[k].update);
+      const std::vector<double> x = identity(input.state, *input.updates[k].update);
       const double length = norm_of(x), n = weight(input, k);
       for (std::size_t i = 0; i < p.size(); ++i) p[i] = (seen * p[i] + n * x[i] / length) / (seen + n);
       seen += n;
     }
-    next[prototype(c)] = array_of(Dtype::f64, {identity_}, p);
+    next[prototype(c)] = array_of(Dtype::f64, input.state.at(kIdentity).shape, p);
     next[count(c)] = array_of(Dtype::f64, {1}, std::vector<double>{seen});
   }
 
@@ -194,7 +208,7 @@ class Subspaces final : public Aggregator {
   }
 
   double threshold_, smallest_;
-  std::int64_t slots_, identity_;
+  std::int64_t slots_, size_;
   std::vector<std::string> shared_;
 };
 
@@ -212,11 +226,13 @@ std::vector<double> subspace_similarities(const Arrays& arrays, std::span<const 
   return out;
 }
 
-std::int64_t matching_subspace(const Arrays& arrays, std::span<const double> identity, double threshold) {
+std::int64_t matching_subspace(const Arrays& arrays, std::span<const double> identity) {
   const std::vector<double> similar = subspace_similarities(arrays, identity);
   if (similar.empty()) return -1;
+  const std::vector<double> organisation = values_of(arrays.at(kOrganisation));
   const std::size_t best = nearest(similar);
-  return similar[best] >= threshold ? static_cast<std::int64_t>(best) : -1;
+  const bool full = static_cast<double>(similar.size()) >= organisation.at(1);
+  return similar[best] >= organisation.at(0) || full ? static_cast<std::int64_t>(best) : -1;
 }
 
 std::vector<double> activation(std::span<const double> similarities, double temperature) {

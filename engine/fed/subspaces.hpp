@@ -14,13 +14,15 @@ namespace mcit::fed {
 
 /// The name of the statistic that holds a client's identity: the mean feature of its data, [d].
 inline constexpr const char* kIdentity = "identity";
+/// Of a state and a download: the threshold and the number of slots, [2].
+inline constexpr const char* kOrganisation = "organisation";
 
 /// cos(identity, prototype_c) for each subspace of a state or a download, in the order of their numbers.
 std::vector<double> subspace_similarities(const Arrays& arrays, std::span<const double> identity);
 
-/// The subspace that this identity belongs to: the most similar one; -1 when none reaches the threshold, and
-/// the client starts from the template. Server and client decide alike.
-std::int64_t matching_subspace(const Arrays& arrays, std::span<const double> identity, double threshold);
+/// The subspace that this identity belongs to: the most similar one if it reaches the threshold or all slots
+/// are taken; else -1, and the client starts from the template. Server and client decide alike.
+std::int64_t matching_subspace(const Arrays& arrays, std::span<const double> identity);
 
 /// Subspace selective activation: softmax(similarities / temperature), [subspaces].
 std::vector<double> activation(std::span<const double> similarities, double temperature = 0.05);

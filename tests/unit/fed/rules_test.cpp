@@ -250,9 +250,9 @@ TEST_CASE("subspaces: near identities share one, far ones found another") {
   CHECK(!bench.state.contains("prototype.2"));
 
   const auto download = bench.rule->download(bench.state, "a");
-  CHECK(matching_subspace(download, std::vector<double>{1.0, 0.05}, 0.9) == 0);
-  CHECK(matching_subspace(download, std::vector<double>{0.0, 1.0}, 0.9) == 1);
-  CHECK(matching_subspace(download, std::vector<double>{-1.0, 0.0}, 0.9) == -1);
+  CHECK(matching_subspace(download, std::vector<double>{1.0, 0.05}) == 0);
+  CHECK(matching_subspace(download, std::vector<double>{0.0, 1.0}) == 1);
+  CHECK(matching_subspace(download, std::vector<double>{-1.0, 0.0}) == -1);
   CHECK(download.contains("subspace.1/lora"));
   CHECK(download.contains("connector"));
 }
@@ -270,8 +270,25 @@ TEST_CASE("subspaces: a tiny newcomer joins the nearest, and no more are founded
   full.take({client("a", 1, 1, 1, 0), client("b", 1, 2, -1, 0)});
   CHECK(values_of(full.state.at("subspace.0/lora"))[0] == 1.5);
   CHECK(!full.state.contains("prototype.1"));
+  CHECK(matching_subspace(full.state, std::vector<double>{-1.0, 0.0}) == 0);  // there is no other place
   const Bench::Prepared zero = full.prepare({client("a", 1, 1, 0, 0)});
   CHECK_THAT(full.rule->objection(full.state, zero.updates[0]), ContainsSubstring("identity token is zero"));
+}
+
+TEST_CASE("subspaces: the size of the identity is the model's, which is not averaged; or the setting") {
+  const Arrays model{{"lora", doubles({1}, {0})}, {"identity", zeros(Dtype::f32, {3})}};
+  const Bench bench("rule = \"subspaces\"", model);
+  const Layout layout = bench.rule->layout(bench.state);
+  CHECK(layout.at("identity").shape == std::vector<std::int64_t>{3});
+  CHECK(layout.at("identity").group == Group::statistic);
+  CHECK(layout.size() == 2);
+  const Arrays download = bench.rule->download(bench.state, "a");
+  CHECK_FALSE(download.contains("identity"));
+  CHECK(download.contains("template/lora"));
+  CHECK_THROWS_MATCHES(Bench("rule = \"subspaces\"\nidentity_size = 2", model), ConfigError,
+                       MessageMatches(ContainsSubstring("identity token")));
+  CHECK_THROWS_MATCHES(Bench("rule = \"subspaces\"", {{"lora", doubles({1}, {0})}}), ConfigError,
+                       MessageMatches(ContainsSubstring("wants an identity token of each client")));
 }
 
 TEST_CASE("selective activation is a softmax at temperature 0.05") {
@@ -286,9 +303,7 @@ TEST_CASE("every rule's name makes it") {
   CHECK(aggregator_names().size() == 11);
   for (const std::string& name : aggregator_names()) {
     const Config settings =
-        Config::parse("rule = \"" + name + "\"\n" + (name == "scaffold" ? "clients = 3\n" : "") +
-                          (name == "subspaces" ? "identity_size = 4\n" : ""),
-                      "t");
+        Config::parse("rule = \"" + name + "\"\n" + (name == "scaffold" ? "clients = 3\n" : ""), "t");
     CHECK_THAT(make_aggregator(settings)->name(), ContainsSubstring(name));
     settings.finish();
   }
