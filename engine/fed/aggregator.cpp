@@ -25,6 +25,10 @@ constexpr Rule kRules[] = {{"fedavg", make_fedavg},
                            {"distance", make_distance},
                            {"subspaces", make_subspaces}};
 
+MCIT_WIDE void add_scaled(double* sum, const double* x, double factor, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) sum[i] += factor * x[i];
+}
+
 }  // namespace
 
 void Contribution::delta(const std::string& tensor, Group group, std::size_t begin,
@@ -107,26 +111,49 @@ std::unique_ptr<Aggregator> make_aggregator(const Config& settings) {
                     suggestion(name, aggregator_names()));
 }
 
+namespace {
+
+constexpr std::size_t kChunk = 1024;  // stays in the first-level cache
+
+/// Σ_k weights[k] delta_k of sum.size() elements from `begin`. @param one room for as many
+void sum_deltas(std::span<const Contribution> updates, std::span<const double> weights,
+                const std::string& tensor, Group group, std::size_t begin, std::span<double> one,
+                std::span<double> sum) {
+  std::fill(sum.begin(), sum.end(), 0.0);
+  for (std::size_t k = 0; k < updates.size(); ++k) {
+    updates[k].delta(tensor, group, begin, one);
+    add_scaled(sum.data(), one.data(), weights[k], sum.size());
+  }
+}
+
+}  // namespace
+
 std::vector<double> mean_delta(std::span<const Contribution> updates, std::span<const double> weights,
                                const std::string& tensor, Group group, std::size_t size) {
-  constexpr std::size_t kChunk = 4096;  // stays in the first-level cache
-  std::vector<double> out(size, 0.0), one(std::min(size, kChunk));
+  std::vector<double> out(size), one(std::min(size, kChunk));
   for (std::size_t begin = 0; begin < size; begin += kChunk) {
-    const std::span<double> part = std::span(one).first(std::min(kChunk, size - begin));
-    double* sum = out.data() + begin;
-    for (std::size_t k = 0; k < updates.size(); ++k) {
-      updates[k].delta(tensor, group, begin, part);
-      const double weight = weights[k];
-      for (std::size_t i = 0; i < part.size(); ++i) sum[i] += weight * part[i];
-    }
+    const std::size_t count = std::min(kChunk, size - begin);
+    sum_deltas(updates, weights, tensor, group, begin, std::span(one).first(count),
+               std::span(out).subspan(begin, count));
   }
   return out;
 }
 
 void move_model(Arrays& state, const AggregatorInput& input, std::span<const double> weights) {
-  for (auto& [key, array] : state)
-    if (const std::string name = model_name(key); !name.empty())
-      array = moved(array, mean_delta(input.updates, weights, name, Group::model, array.size()));
+  std::vector<double> value(kChunk), one(kChunk), sum(kChunk);
+  for (auto& [key, array] : state) {
+    const std::string name = model_name(key);
+    const std::size_t size = array.size(), width = element_bytes(array.dtype);
+    for (std::size_t begin = 0; !name.empty() && begin < size; begin += kChunk) {
+      const std::size_t count = std::min(kChunk, size - begin);
+      std::byte* bytes = array.bytes.data() + begin * width;
+      sum_deltas(input.updates, weights, name, Group::model, begin, std::span(one).first(count),
+                 std::span(sum).first(count));
+      load(array.dtype, bytes, std::span(value).first(count));
+      add_scaled(value.data(), sum.data(), 1.0, count);
+      store(array.dtype, std::span(value).first(count), bytes);
+    }
+  }
 }
 
 Array moved(const Array& base, std::span<const double> delta) {

@@ -62,6 +62,19 @@ std::uint16_t float_to_bfloat(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U);
 }
 
+MCIT_WIDE void load_floats(const std::byte* bytes, double* out, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<double>(at<float>(bytes, i));
+}
+
+MCIT_WIDE void subtract_floats(const std::byte* a, const std::byte* b, double* out, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i));
+}
+
+MCIT_WIDE void store_floats(const double* values, std::byte* bytes, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) put(bytes, i, static_cast<float>(values[i]));
+}
+
 template <class T>
 T clamped(double value) {
   const double least = std::numeric_limits<T>::min(), most = std::numeric_limits<T>::max();
@@ -99,7 +112,7 @@ Array array_of(Dtype dtype, std::vector<std::int64_t> shape, std::span<const dou
   return out;
 }
 
-std::vector<double> values_of(const Array& array) {
+std::vector<double> values_of(const ArrayView& array) {
   std::vector<double> out(array.size());
   load(array.dtype, array.bytes.data(), out);
   return out;
@@ -112,7 +125,7 @@ void load(Dtype dtype, const std::byte* bytes, std::span<double> out) {
       for (std::size_t i = 0; i < n; ++i) out[i] = at<double>(bytes, i);
       return;
     case Dtype::f32:
-      for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<double>(at<float>(bytes, i));
+      load_floats(bytes, out.data(), n);
       return;
     case Dtype::f16:
       for (std::size_t i = 0; i < n; ++i)
@@ -132,6 +145,10 @@ void load(Dtype dtype, const std::byte* bytes, std::span<double> out) {
   }
 }
 
+void load_difference(const std::byte* a, const std::byte* b, std::span<double> out) {
+  subtract_floats(a, b, out.data(), out.size());
+}
+
 void store(Dtype dtype, std::span<const double> values, std::byte* bytes) {
   const std::size_t n = values.size();
   switch (dtype) {
@@ -139,7 +156,7 @@ void store(Dtype dtype, std::span<const double> values, std::byte* bytes) {
       for (std::size_t i = 0; i < n; ++i) put(bytes, i, values[i]);
       return;
     case Dtype::f32:
-      for (std::size_t i = 0; i < n; ++i) put(bytes, i, static_cast<float>(values[i]));
+      store_floats(values.data(), bytes, n);
       return;
     case Dtype::f16:
       for (std::size_t i = 0; i < n; ++i) put(bytes, i, float_to_half(static_cast<float>(values[i])));
@@ -156,27 +173,26 @@ void store(Dtype dtype, std::span<const double> values, std::byte* bytes) {
   }
 }
 
-std::string to_blob(const std::map<std::string, const Array*>& arrays,
-                    const std::map<std::string, std::string>& metadata) {
+ArrayViews views_of(const Arrays& arrays) { return {arrays.begin(), arrays.end()}; }
+
+std::string to_blob(const ArrayViews& arrays, const std::map<std::string, std::string>& metadata) {
   std::map<std::string, SafetensorsEntry> entries;
   std::size_t bytes = 0;
   for (const auto& [name, array] : arrays) {
-    entries[name] = {dtype_text(array->dtype), array->shape, 0, 0};
-    bytes += array->bytes.size();
+    entries[name] = {dtype_text(array.dtype), array.shape, 0, 0};
+    bytes += array.bytes.size();
   }
   const std::string beginning = safetensors_beginning(entries, metadata);
   std::string out;
   out.reserve(beginning.size() + bytes);
   out += beginning;
   for (const auto& [name, array] : arrays)
-    out.append(reinterpret_cast<const char*>(array->bytes.data()), array->bytes.size());
+    out.append(reinterpret_cast<const char*>(array.bytes.data()), array.bytes.size());
   return out;
 }
 
 std::string to_blob(const Arrays& arrays, const std::map<std::string, std::string>& metadata) {
-  std::map<std::string, const Array*> there;
-  for (const auto& [name, array] : arrays) there[name] = &array;
-  return to_blob(there, metadata);
+  return to_blob(views_of(arrays), metadata);
 }
 
 Blob from_blob(std::string_view bytes, const std::string& where) {

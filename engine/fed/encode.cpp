@@ -89,7 +89,7 @@ std::map<std::string, std::string> metadata_of(const UpdateInfo& info) {
   return out;
 }
 
-std::vector<double> difference(const std::string& name, const TensorSpec& spec, const Array& trained,
+std::vector<double> difference(const std::string& name, const TensorSpec& spec, const ArrayView& trained,
                                const Arrays& base) {
   std::vector<double> delta = values_of(trained);
   const auto from = base.find(name);
@@ -102,22 +102,22 @@ std::vector<double> difference(const std::string& name, const TensorSpec& spec, 
 
 }  // namespace
 
-std::string encode_update(const UpdateInfo& info, const Layout& layout, const Arrays& model,
+std::string encode_update(const UpdateInfo& info, const Layout& layout, const ArrayViews& model,
                           const Arrays& base, const EncodeOptions& options,
                           std::map<std::string, std::vector<double>>* residual) {
   if (options.encoding == Encoding::topk && !(options.fraction > 0.0 && options.fraction <= 1.0))
     throw ConfigError("fraction", "must lie in (0, 1]");
   if (!is_float(options.dtype)) throw ConfigError("dtype", "must be a floating-point type");
   Arrays made;
-  std::map<std::string, const Array*> out;  // what travels as it is is not copied first
+  ArrayViews out;  // what travels as it is is not copied first
   for (const auto& [name, spec] : layout) {
     const auto found = model.find(name);
     if (found == model.end()) throw Error("update: " + name, "the client has no such tensor");
     if (found->second.shape != spec.shape) throw Error("update: " + name, "is of another shape");
     if (options.encoding == Encoding::full || spec.group == Group::statistic) {
       const bool same = found->second.dtype == spec.dtype;
-      out[name] =
-          same ? &found->second : &(made[name] = array_of(spec.dtype, spec.shape, values_of(found->second)));
+      if (!same) made[name] = array_of(spec.dtype, spec.shape, values_of(found->second));
+      out[name] = same ? found->second : ArrayView(made[name]);
       continue;
     }
     std::vector<double> delta = difference(name, spec, found->second, base);
@@ -131,7 +131,7 @@ std::string encode_update(const UpdateInfo& info, const Layout& layout, const Ar
       for (std::size_t i = 0; i < delta.size(); ++i) delta[i] -= encoded.decoded[i];
       *left = std::move(delta);
     }
-    for (auto& [piece, array] : encoded.arrays) out[piece] = &(made[piece] = std::move(array));
+    for (auto& [piece, array] : encoded.arrays) out[piece] = made[piece] = std::move(array);
   }
   UpdateInfo described = info;
   described.encoding = options.encoding;

@@ -7,16 +7,16 @@
 namespace mcit::fed {
 namespace {
 
-constexpr std::size_t kChunk = 4096;
+constexpr std::size_t kChunk = 1024;  // stays in the first-level cache
 
 /// Σ x² in eight lanes, always in this order: fast, and the same bits everywhere.
-double square_sum(std::span<const double> x) {
+MCIT_WIDE double square_sum(const double* x, std::size_t n) {
   constexpr std::size_t kLanes = 8;
   std::array<double, kLanes> sums{};
   std::size_t i = 0;
-  for (; i + kLanes <= x.size(); i += kLanes)
+  for (; i + kLanes <= n; i += kLanes)
     for (std::size_t lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane] * x[i + lane];
-  for (; i < x.size(); ++i) sums[i % kLanes] += x[i] * x[i];
+  for (; i < n; ++i) sums[i % kLanes] += x[i] * x[i];
   double sum = 0.0;
   for (const double part : sums) sum += part;
   return sum;
@@ -37,7 +37,7 @@ std::string first_not_finite(const Arrays& arrays) {
     for (std::size_t begin = 0; begin < size; begin += kChunk) {
       part.resize(std::min(kChunk, size - begin));
       load(array.dtype, array.bytes.data() + begin * width, part);
-      if (!all_finite(part)) return name;
+      if (!std::isfinite(square_sum(part.data(), part.size())) && !all_finite(part)) return name;
     }
   }
   return {};
@@ -51,7 +51,7 @@ std::string screen(Contribution& update, const Layout& layout) {
     for (std::size_t begin = 0; begin < size; begin += kChunk) {
       part.resize(std::min(kChunk, size - begin));
       update.delta(name, spec.group, begin, part);
-      const double sum = square_sum(part);  // finite only if every number is
+      const double sum = square_sum(part.data(), part.size());  // finite only if every number is
       if (!std::isfinite(sum) && !all_finite(part)) return name + " is not finite";
       if (spec.group == Group::model) model += sum;
       if (spec.group == Group::control) control += sum;

@@ -58,17 +58,8 @@ T number_of(const std::string& text, const std::string& key) {
 
 /// out -= base, from `begin`.
 void subtract(const Array& base, std::size_t begin, std::span<double> out) {
-  const std::byte* bytes = base.bytes.data() + begin * element_bytes(base.dtype);
-  if (base.dtype == Dtype::f32) {  // nearly always: one pass
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      float value = 0.0F;
-      std::memcpy(&value, bytes + i * sizeof value, sizeof value);
-      out[i] -= static_cast<double>(value);
-    }
-    return;
-  }
   std::vector<double> from(out.size());
-  load(base.dtype, bytes, from);
+  load(base.dtype, base.bytes.data() + begin * element_bytes(base.dtype), from);
   for (std::size_t i = 0; i < out.size(); ++i) out[i] -= from[i];
 }
 
@@ -220,6 +211,11 @@ void Update::delta(const std::string& tensor, const Array* base, std::size_t beg
     }
     return;
   }
+  const bool minus = source.values && base != nullptr;
+  if (minus && source.dtype == Dtype::f32 && base->dtype == Dtype::f32) {  // nearly always
+    load_difference(data(source.at) + begin * width, base->bytes.data() + begin * width, out);
+    return;
+  }
   load(source.dtype, data(source.at) + begin * width, out);
   if (source.row > 0)
     for (std::size_t i = 0; i < out.size(); ++i) {
@@ -227,7 +223,7 @@ void Update::delta(const std::string& tensor, const Array* base, std::size_t beg
       std::memcpy(&scale, data(source.scales) + (begin + i) / source.row * sizeof(float), sizeof(float));
       out[i] *= static_cast<double>(scale);
     }
-  if (source.values && base != nullptr) subtract(*base, begin, out);
+  if (minus) subtract(*base, begin, out);
 }
 
 }  // namespace mcit::fed

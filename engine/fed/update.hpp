@@ -107,8 +107,13 @@ struct EncodeOptions {
 /// The client's side. @param model the tensors after training @param base those before (missing ones count as
 /// zero) @param residual what the last lossy update left out, added to this one and replaced by what this one
 /// leaves out (error feedback, Karimireddy et al. 2019); null: what does not fit is lost
-std::string encode_update(const UpdateInfo& info, const Layout& layout, const Arrays& model,
+std::string encode_update(const UpdateInfo& info, const Layout& layout, const ArrayViews& model,
                           const Arrays& base, const EncodeOptions& options,
                           std::map<std::string, std::vector<double>>* residual = nullptr);
+inline std::string encode_update(const UpdateInfo& info, const Layout& layout, const Arrays& model,
+                                 const Arrays& base, const EncodeOptions& options,
+                                 std::map<std::string, std::vector<double>>* residual = nullptr) {
+  return encode_update(info, layout, views_of(model), base, options, residual);
+}
 
 }  // namespace mcit::fed
