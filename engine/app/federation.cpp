@@ -1,14 +1,30 @@
 #include "app/federation.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "core/log.hpp"
 #include "core/progress.hpp"
 #include "core/system.hpp"
+#include "core/text.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit {
+namespace {
+
+/// What rounds of this process took.
+struct RoundTimes {
+  double wall = 0.0, cpu = 0.0, clients = 0.0;
+
+  void report(const Spent& training) const {
+    const auto each = [this](double seconds) { return fixed(1000.0 * seconds / clients, 2); };
+    log::debug("a client's round took ", each(wall - training.wall), " ms besides its training (",
+               each(cpu - training.cpu), " ms of the CPU), in all ", each(cpu), " ms of the CPU");
+  }
+};
+
+}  // namespace
 
 struct FederatedLoop::State {
   State(FederatedClients& with, FederatedOptions chosen) : clients(with), options(std::move(chosen)) {}
@@ -52,8 +68,13 @@ void FederatedLoop::State::run_round(Progress& progress) {
   if (online.empty())
     throw ConfigError("stream", "leaves round " + std::to_string(round) + " without a client that has rows");
   const fed::RoundPlan plan = engine->plan(online);
+  std::optional<RoundRequest> request;
   for (const std::string& id : plan.clients) {
-    std::string update = clients.train(clients.index(id), request_of(*engine, id), progress);
+    if (!request || engine->rule().personal())
+      request = request_of(*engine, id);
+    else
+      engine->download(id);  // the same model again
+    std::string update = clients.train(clients.index(id), *request, progress);
     const fed::OfferResult offered = engine->offer(id, static_cast<std::uint32_t>(round), std::move(update));
     if (offered.verdict != fed::Verdict::accepted)
       log::warn("round ", round, ", ", id, ": ", fed::verdict_text(offered.verdict), ": ", offered.reason);
@@ -97,7 +118,7 @@ std::vector<AccuracyMatrix::Cell> FederatedLoop::State::scores(const fed::Arrays
 
 void FederatedLoop::State::evaluate_base() {
   if (!options.evaluate_base || result.matrix.at(0, 0)) return;
-  const auto row = scores(clients.shared(), "evaluating the base");
+  const auto row = scores(engine->rule().download(engine->ledger().state(), ""), "evaluating the base");
   result.matrix.set_row(0, row);
   for (ClientScores& client : result.federated->clients) client.matrix.set_row(0, row);
 }
@@ -111,9 +132,10 @@ void FederatedLoop::State::evaluate_stage(std::int64_t stage) {
   for (std::int64_t k = 0; k < count(); ++k) {
     const std::string& id = clients.ids()[static_cast<std::size_t>(k)];
     const fed::Arrays own = engine->rule().download(engine->ledger().state(), id);
-    const bool keeps = clients.keeps_tensors(k);
+    const bool keeps = clients.keeps_tensors(k), same = own == global && !keeps;
+    if (!same && !options.evaluate_clients && stage + 1 < streams().stages()) continue;
     result.federated->clients[static_cast<std::size_t>(k)].matrix.set_row(
-        stage + 1, own == global && !keeps ? row : scores(own, "evaluating " + id, keeps ? k : -1));
+        stage + 1, same ? row : scores(own, "evaluating " + id, keeps ? k : -1));
   }
   StageCost& cost = result.stages[static_cast<std::size_t>(stage)].cost;
   cost.eval_seconds = watch.seconds();
@@ -121,7 +143,7 @@ void FederatedLoop::State::evaluate_stage(std::int64_t stage) {
   cost.trainable_parameters = 0;
   for (const Parameter& p : clients.hooks().parameters())
     if (p.value.requires_grad()) cost.trainable_parameters += p.value.numel();
-  cost.stored_parameters = clients.hooks().stored_parameters();
+  cost.stored_parameters = clients.stored_parameters();
 }
 
 /// The mean over the tasks met so far.
@@ -219,13 +241,19 @@ void FederatedLoop::State::remaining_rounds() {
   const std::int64_t steps = (sample > 0 ? std::min(sample, count()) : count()) * train.steps;
   Progress progress("federated training", streams().rounds() * steps);
   progress.skip(done * steps);
+  RoundTimes times;
   for (std::int64_t now = 0; engine->phase() != fed::Phase::finished; ++now) {
     if (options.stop_after > 0 && now >= options.stop_after) return;
     const auto round = static_cast<std::int64_t>(engine->round());
     const Stopwatch watch;
+    const double cpu = cpu_seconds();
     run_round(progress);
     StageCost& cost = result.stages[static_cast<std::size_t>(streams().stage_of(round))].cost;
     cost.train_seconds += watch.seconds();
+    times.wall += watch.seconds();
+    times.cpu += cpu_seconds() - cpu;
+    times.clients += static_cast<double>(engine->ledger().records().back().sampled.size());
+    times.report(clients.training());
     cost.steps += steps;
     cost.examples += steps * train.accumulation * train.batch;
     after_round(round);

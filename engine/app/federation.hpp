@@ -14,8 +14,9 @@ struct FederatedOptions {
   ClientOptions client;
   std::int64_t eval_batch = 64;
   bool evaluate_base = true;
-  std::int64_t eval_every = 0;  ///< rounds between points of the curve; 0 = at the end of stages
-  std::int64_t stop_after = 0;  ///< rounds to commit in this call; 0 = all
+  bool evaluate_clients = true;  ///< clients' own models after every stage; false = after the last
+  std::int64_t eval_every = 0;   ///< rounds between points of the curve; 0 = at the end of stages
+  std::int64_t stop_after = 0;   ///< rounds to commit in this call; 0 = all
 };
 
 /// The server's side in the process of the clients: who trains, what comes of it, what the model scores.

@@ -54,6 +54,20 @@ std::vector<std::vector<std::vector<ExamplePtr>>> deal_rows(const std::vector<St
   return out;
 }
 
+class SpentIn {
+ public:
+  explicit SpentIn(Spent& total) : total_(total) {}
+  void end() const {
+    total_.wall += watch_.seconds();
+    total_.cpu += cpu_seconds() - cpu_;
+  }
+
+ private:
+  Spent& total_;
+  Stopwatch watch_;
+  double cpu_ = cpu_seconds();
+};
+
 }  // namespace
 
 FederatedClients::FederatedClients(FederatedParts parts, ClientOptions options)
@@ -100,120 +114,27 @@ void FederatedClients::attach(Strategy& strategy, const std::string& name) {
   blank_ = hooks_->state();
   for (const Parameter& p : hooks_->parameters())
     if (p.value.requires_grad()) blank_trainable_.push_back(p.name);
-  travels_ = {blank_trainable_.begin(), blank_trainable_.end()};
-  if (terms_->federated() != nullptr) {
-    travels_.clear();
-    for (const auto& [tensor_name, array] : uploaded()) {
+  if (Federated* facet = terms_->federated()) {
+    for (const auto& [tensor_name, tensor] : facet->upload()) {
       if (const auto at = blank_.find(tensor_name);
-          at == blank_.end() || at->second.sizes().vec() != array.shape)
+          at == blank_.end() || at->second.sizes() != tensor.sizes())
         throw Error("strategy '" + name + "'",
                     "uploads '" + tensor_name + "', which its state does not hold");
       travels_.insert(tensor_name);
     }
+  } else {
+    travels_ = {blank_trainable_.begin(), blank_trainable_.end()};
   }
   if (travels_.empty())
     throw ConfigError("strategy '" + name + "'", "has nothing to train before its first task",
                       "it cannot be federated");
 }
 
-void FederatedClients::check(const fed::Aggregator& rule) const {
-  const fed::Arrays state = rule.initial(shared());
-  const fed::Layout layout = rule.layout(state);
-  for (const auto& [name, spec] : layout)
-    if (spec.group == fed::Group::statistic)
-      throw ConfigError("aggregate.rule", "'" + rule.name() + "' wants '" + name + "' of each client",
-                        "mcit federate does not compute it yet");
-  for (const auto& [name, array] : rule.download(state, ids_[0]))
-    if (!layout.contains(name))
-      throw ConfigError("aggregate.rule", "'" + rule.name() + "' sends clients '" + name + "'",
-                        "mcit federate has no use for it yet");
-}
-
 void FederatedClients::open(const std::filesystem::path& folder, std::int64_t committed) {
   folder_ = folder;
-  for (const std::string& id : ids_) states_[id] = read_client(folder, id, committed);
-}
-
-fed::Arrays FederatedClients::uploaded() const {
-  fed::Arrays out;
-  try {
-    for (const auto& [name, tensor] : terms_->federated()->upload()) out[name] = array_of_tensor(tensor);
-  } catch (const std::exception& e) {
-    throw StrategyError("'" + hooks_->name() + "' in upload", cause_of(e));
-  }
-  return out;
-}
-
-fed::Arrays FederatedClients::shared() const {
-  if (terms_->federated() != nullptr) {
-    fed::Arrays out = uploaded();
-    for (const auto& [name, array] : out)
-      if (!travels_.contains(name))
-        throw Error("strategy '" + hooks_->name() + "'",
-                    "uploads '" + name + "', which it did not name before its first task");
-    return out;
-  }
-  fed::Arrays out;
-  for (const Parameter& p : hooks_->parameters())
-    if (travels_.contains(p.name)) out[p.name] = array_of_tensor(p.value);
-  if (out.size() != travels_.size())
-    throw Error("strategy '" + hooks_->name() + "'", "has lost a parameter that travels",
-                "it cannot be federated");
-  return out;
-}
-
-void FederatedClients::load(const fed::Arrays& model, std::int64_t k) {
-  host_.client.clear();
-  load_strategy(k < 0 ? ClientState{} : states_[ids_[static_cast<std::size_t>(k)]]);
-  load_shared(model);
-}
-
-bool FederatedClients::keeps_tensors(std::int64_t k) const {
-  const auto state = states_.find(ids_[static_cast<std::size_t>(k)]);
-  return terms_->federated() != nullptr && state != states_.end() && !state->second.strategy.empty();
-}
-
-void FederatedClients::load_shared(const fed::Arrays& arrays) {
-  if (terms_->federated() != nullptr) {
-    StateDict update;
-    for (const auto& [name, array] : arrays)
-      if (travels_.contains(name)) copy_into(array, update[name] = at::empty_like(blank_.at(name)));
-    try {
-      terms_->federated()->download(update);
-    } catch (const std::exception& e) {
-      throw StrategyError("'" + hooks_->name() + "' in download", cause_of(e));
-    }
-    return;
-  }
-  for (const Parameter& p : hooks_->parameters())
-    if (const auto found = arrays.find(p.name); found != arrays.end()) copy_into(found->second, p.value);
-}
-
-void FederatedClients::load_strategy(const ClientState& client) {
-  StateDict state = client.strategy;
-  for (const std::string& name : travels_)
-    if (const auto found = blank_.find(name); found != blank_.end()) state.emplace(name, found->second);
-  hooks_->load_state(client.strategy.empty() ? blank_ : state);
-  const std::vector<std::string>& names = client.trainable.empty() ? blank_trainable_ : client.trainable;
-  const std::set<std::string> trainable(names.begin(), names.end());
-  for (const Parameter& p : hooks_->parameters())
-    Tensor(p.value).set_requires_grad(trainable.contains(p.name));
-}
-
-/// Whether this is the model that the strategy trains.
-void FederatedClients::check(const RoundRequest& request) const {
-  const auto wrong = [](const std::string& name, const std::string& what) {
-    return DataError("model", "'" + name + "' " + what, "do server and node have the same settings?");
-  };
-  for (const std::string& name : travels_)
-    if (!request.model.contains(name)) throw wrong(name, "is missing, and this client trains it");
-  for (const auto& [name, array] : request.model) {
-    const std::string own = name.starts_with(kControl) ? name.substr(std::string(kControl).size()) : name;
-    const auto at = request.model.find(own);
-    if (!travels_.contains(own) || at == request.model.end())
-      throw wrong(name, "is not what this client trains");
-    if (at->second.shape != array.shape || !fed::is_float(array.dtype))
-      throw wrong(name, "has another shape or type");
+  for (const std::string& id : ids_) {
+    states_[id] = read_client(folder, id, committed);
+    plain_ = plain_ && states_[id].strategy.empty();
   }
 }
 
@@ -297,14 +218,21 @@ std::string FederatedClients::train(std::int64_t k, const RoundRequest& request,
   host_.round = round;
   host_.rows = &rows(k);
   host_.met = {client.met.begin(), client.met.end()};
-  load_strategy(client);
+  load_strategy(client, request.model);
   load_shared(request.model);
-  if (enter_task(k, round, client)) load_shared(request.model);  // a strategy may have changed what it saw
+  const SpentIn between(training_);
+  const bool entered = enter_task(k, round, client);
+  between.end();
+  if (entered) load_shared(request.model);  // a strategy may have changed what it saw
+  const fed::Arrays begun = starts_elsewhere(request) ? shared() : fed::Arrays();
+  const fed::Arrays& start = begun.empty() ? request.model : begun;
   set_terms(client, request.model);
+  const SpentIn steps(training_);
   local_steps(k, round, static_cast<std::int64_t>(client.met.size()) - 1, progress);
+  steps.end();
   // The bytes of the first process: machines of different kinds differ in the last bits.
-  std::string update = parts_.group.from_first(encode(k, request, client));
-  keep(k, round, client);
+  std::string update = parts_.group.from_first(encode(k, request, start, client));
+  keep(k, request, client);
   states_[id] = std::move(client);
   return update;
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "app/federation_parts.hpp"
+#include "app/federation_stack.hpp"
 #include "app/round_request.hpp"
 #include "core/progress.hpp"
 #include "fed/partition.hpp"
@@ -31,6 +32,11 @@ struct ClientOptions {
   double privacy_noise = 0.0;  ///< noise multiplier
   double privacy_delta = 1e-5;
   bool secure_noise = false;  ///< from the system instead of the seed, which protects nobody
+};
+
+/// Seconds of this process in clients' steps and in what strategies do between tasks.
+struct Spent {
+  double wall = 0.0, cpu = 0.0;
 };
 
 /// References outlive the clients.
@@ -67,8 +73,9 @@ class FederatedClients {
   /// Puts the strategy on the model and finds what travels; once, before all below. @throws ConfigError,
   /// StrategyError
   void attach(Strategy& strategy, const std::string& name);
-  /// @throws ConfigError for a rule that wants or sends what clients do not have yet
-  void check(const fed::Aggregator& rule) const;
+  /// @throws ConfigError for a rule that wants what the strategy does not have, or sends what it does not
+  /// take
+  void check(const fed::Aggregator& rule);
   /// Takes up what clients kept of rounds up to `committed`, and keeps it there from now on.
   void open(const std::filesystem::path& folder, std::int64_t committed);
 
@@ -80,21 +87,27 @@ class FederatedClients {
   void load(const fed::Arrays& model, std::int64_t k = -1);
   bool keeps_tensors(std::int64_t k) const;  ///< whether client k's model is more than what travels
   HookRunner& hooks() { return *hooks_; }
+  std::int64_t stored_parameters();  ///< the strategy's, and what a rule has put beside it
+  const Spent& training() const { return training_; }
 
  private:
-  fed::Arrays uploaded() const;
+  StateDict shared_tensors() const;
   void load_shared(const fed::Arrays& arrays);
-  void load_strategy(const ClientState& client);
+  void load_strategy(const ClientState& client, const fed::Arrays& model);
   void check(const RoundRequest& request) const;
+  bool starts_elsewhere(const RoundRequest& request) const;
   Task task_of(std::int64_t t, std::int64_t index) const;
   bool enter_task(std::int64_t k, std::int64_t round, ClientState& client);
   BatchSource batches_of(std::int64_t k, std::int64_t task) const;
   void local_steps(std::int64_t k, std::int64_t round, std::int64_t index, Progress& progress);
   void set_terms(const ClientState& client, const fed::Arrays& start);
-  void update_control(ClientState& client, const fed::Arrays& start, fed::Arrays& sent) const;
-  void privatize(std::int64_t k, std::int64_t round, const fed::Arrays& start, fed::Arrays& sent) const;
-  std::string encode(std::int64_t k, const RoundRequest& request, ClientState& client) const;
-  void keep(std::int64_t k, std::int64_t round, ClientState& client);
+  fed::Arrays update_control(ClientState& client, const fed::Arrays& start,
+                             const fed::ArrayViews& sent) const;
+  fed::Arrays privatized(std::int64_t k, std::int64_t round, const fed::Arrays& start,
+                         const fed::ArrayViews& sent) const;
+  std::string encode(std::int64_t k, const RoundRequest& request, const fed::Arrays& start,
+                     ClientState& client) const;
+  void keep(std::int64_t k, const RoundRequest& request, ClientState& client);
 
   FederatedParts parts_;
   ClientOptions options_;
@@ -107,8 +120,12 @@ class FederatedClients {
   StateDict blank_;                           ///< the strategy's state after attach()
   std::vector<std::string> blank_trainable_;  ///< parameters that require a gradient after attach()
   std::set<std::string> travels_;             ///< names
+  std::set<std::string> statistics_;          ///< those that the rule does not average
+  std::unique_ptr<StackedFactors> stack_;     ///< where the rule sends such
   std::map<std::string, ClientState> states_;
+  bool plain_ = true;  ///< no client has kept a tensor yet: what is given is all that there is
   std::filesystem::path folder_;
+  Spent training_;
 };
 
 /// What the clients' noise is worth, as text; empty without noise. @param sample clients of a round

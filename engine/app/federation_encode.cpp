@@ -3,6 +3,7 @@
 #include "core/random.hpp"
 #include "fed/client_terms.hpp"
 #include "fed/privacy.hpp"
+#include "mcit/errors.hpp"
 
 namespace mcit {
 
@@ -24,8 +25,9 @@ void FederatedClients::set_terms(const ClientState& client, const fed::Arrays& s
 }
 
 /// SCAFFOLD's option II, as if every step had the full learning rate.
-void FederatedClients::update_control(ClientState& client, const fed::Arrays& start,
-                                      fed::Arrays& sent) const {
+fed::Arrays FederatedClients::update_control(ClientState& client, const fed::Arrays& start,
+                                             const fed::ArrayViews& sent) const {
+  fed::Arrays out;
   for (const Parameter& p : hooks_->parameters()) {
     const auto server = start.find(kControl + p.name);
     if (server == start.end()) continue;
@@ -37,13 +39,15 @@ void FederatedClients::update_control(ClientState& client, const fed::Arrays& st
     fed::update_control<double>(
         own, change, c, x, y,
         static_cast<double>(options_.train.steps) * options_.train.learning_rate.at(p.group));
-    sent[kControl + p.name] = fed::array_of(fed::Dtype::f32, server->second.shape, change);
+    out[kControl + p.name] = fed::array_of(fed::Dtype::f32, server->second.shape, change);
   }
+  return out;
 }
 
-void FederatedClients::privatize(std::int64_t k, std::int64_t round, const fed::Arrays& start,
-                                 fed::Arrays& sent) const {
-  if (options_.privacy_clip <= 0.0) return;
+fed::Arrays FederatedClients::privatized(std::int64_t k, std::int64_t round, const fed::Arrays& start,
+                                         const fed::ArrayViews& sent) const {
+  fed::Arrays out;
+  if (options_.privacy_clip <= 0.0) return out;
   std::map<std::string, std::vector<double>> delta;
   for (const std::string& name : travels_) {
     std::vector<double>& d = delta[name] = fed::values_of(sent.at(name));
@@ -58,33 +62,52 @@ void FederatedClients::privatize(std::int64_t k, std::int64_t round, const fed::
     const fed::Array& like = start.at(name);
     const std::vector<double> before = fed::values_of(like);
     for (std::size_t i = 0; i < d.size(); ++i) d[i] += before[i];
-    sent[name] = fed::array_of(like.dtype, like.shape, d);
+    out[name] = fed::array_of(like.dtype, like.shape, d);
   }
+  return out;
 }
 
-std::string FederatedClients::encode(std::int64_t k, const RoundRequest& request, ClientState& client) const {
-  fed::Arrays sent = shared();
-  for (const std::string& name : travels_)
-    sent.try_emplace(name, request.model.at(name));  // not changed here
-  update_control(client, request.model, sent);
-  privatize(k, request.info.round, request.model, sent);
+/// @param start the values of what travels before the training
+std::string FederatedClients::encode(std::int64_t k, const RoundRequest& request, const fed::Arrays& start,
+                                     ClientState& client) const {
+  const StateDict trained = shared_tensors();  // what leaves is copied once, into the update
+  fed::ArrayViews sent;
+  for (const auto& [name, tensor] : trained) sent[name] = view_of_tensor(tensor);
+  for (const std::string& name : travels_) {
+    if (sent.contains(name)) continue;
+    const auto before = start.find(name);
+    if (before == start.end())
+      throw Error("strategy '" + hooks_->name() + "'", "does not upload '" + name +
+                                                           "', of which the rule keeps no value that all "
+                                                           "clients share");
+    sent[name] = before->second;  // not changed here
+  }
+  const fed::Arrays control = update_control(client, request.model, sent);
+  const fed::Arrays noisy = privatized(k, request.info.round, start, sent);
+  for (const fed::Arrays* made : {&control, &noisy})
+    for (const auto& [name, array] : *made) sent[name] = array;
   fed::UpdateInfo info = request.info;
   info.task = parts_.tasks[static_cast<std::size_t>(client.task)].info.name;
   info.client = ids_[static_cast<std::size_t>(k)];
   info.examples = static_cast<std::int64_t>(rows(k)[static_cast<std::size_t>(client.task)].size());
   const bool lossy =
       options_.wire.encoding == fed::Encoding::int8_delta || options_.wire.encoding == fed::Encoding::topk;
-  return fed::encode_update(info, request.layout, sent, request.model, options_.wire,
+  return fed::encode_update(info, request.layout, sent, start, options_.wire,
                             lossy && options_.error_feedback ? &client.residual : nullptr);
 }
 
-void FederatedClients::keep(std::int64_t k, std::int64_t round, ClientState& client) {
+/// Everything but what the client is given anew.
+void FederatedClients::keep(std::int64_t k, const RoundRequest& request, ClientState& client) {
   client.strategy = hooks_->state();
-  for (const std::string& name : travels_) client.strategy.erase(name);
+  std::erase_if(client.strategy, [&](const auto& entry) {
+    return request.model.contains(entry.first) ||
+           (travels_.contains(entry.first) && !statistics_.contains(entry.first));
+  });
+  plain_ = plain_ && client.strategy.empty();
   client.trainable.clear();
   for (const Parameter& p : hooks_->parameters())
     if (p.value.requires_grad()) client.trainable.push_back(p.name);
-  if (!client.empty()) write_client(folder_, ids_[static_cast<std::size_t>(k)], round, client);
+  if (!client.empty()) write_client(folder_, ids_[static_cast<std::size_t>(k)], request.info.round, client);
 }
 
 std::string privacy_text(const ClientOptions& options, std::int64_t rounds, std::int64_t sample) {

@@ -147,25 +147,43 @@ ClientState read_client(const fs::path& folder, const std::string& id, std::int6
   return out;
 }
 
+fed::ArrayView view_of_tensor(const Tensor& tensor) {
+  for (const Pair& pair : kTypes)
+    if (tensor.scalar_type() == pair.tensor)
+      return {pair.array,
+              tensor.sizes().vec(),
+              {static_cast<const std::byte*>(tensor.const_data_ptr()),
+               static_cast<std::size_t>(tensor.nbytes())}};
+  throw Error("federated",
+              std::string("tensors of type ") + at::toString(tensor.scalar_type()) + " do not travel");
+}
+
 fed::Array array_of_tensor(const Tensor& tensor) {
   const Tensor flat = tensor.detach().to(at::kCPU).contiguous();
+  const fed::ArrayView view = view_of_tensor(flat);
+  return {view.dtype, view.shape, {view.bytes.begin(), view.bytes.end()}};
+}
+
+Tensor tensor_of_array(const fed::Array& array) {
   for (const Pair& pair : kTypes) {
-    if (flat.scalar_type() != pair.tensor) continue;
-    const auto* bytes = static_cast<const std::byte*>(flat.const_data_ptr());
-    return {pair.array, flat.sizes().vec(), std::vector<std::byte>(bytes, bytes + flat.nbytes())};
+    if (array.dtype != pair.array) continue;
+    Tensor out = at::empty(array.shape, at::TensorOptions().dtype(pair.tensor));
+    if (!array.bytes.empty()) std::memcpy(out.data_ptr(), array.bytes.data(), array.bytes.size());
+    return out;
   }
-  throw Error("federated",
-              std::string("tensors of type ") + at::toString(flat.scalar_type()) + " do not travel");
+  throw Error("federated", "a tensor is not of floating-point numbers");
 }
 
 void copy_into(const fed::Array& array, Tensor target) {
   if (target.sizes().vec() != array.shape) throw Error("federated", "a tensor has changed its shape");
+  const at::NoGradGuard no_grad;
   for (const Pair& pair : kTypes) {
     if (array.dtype != pair.array) continue;
-    const Tensor source = at::empty(array.shape, at::TensorOptions().dtype(pair.tensor));
-    if (!array.bytes.empty()) std::memcpy(source.data_ptr(), array.bytes.data(), array.bytes.size());
-    const at::NoGradGuard no_grad;
-    target.copy_(source);
+    if (target.is_cpu() && target.is_contiguous() && target.scalar_type() == pair.tensor) {
+      if (!array.bytes.empty()) std::memcpy(target.data_ptr(), array.bytes.data(), array.bytes.size());
+    } else {
+      target.copy_(tensor_of_array(array));
+    }
     return;
   }
   throw Error("federated", "a tensor is not of floating-point numbers");

@@ -95,7 +95,10 @@ void write_client(const std::filesystem::path& folder, const std::string& id, st
 /// The newest of rounds up to `committed`; a fresh state when there is none. Later files are removed.
 ClientState read_client(const std::filesystem::path& folder, const std::string& id, std::int64_t committed);
 
+/// Of a contiguous tensor on the CPU, which outlives it.
+fed::ArrayView view_of_tensor(const Tensor& tensor);
 fed::Array array_of_tensor(const Tensor& tensor);
+Tensor tensor_of_array(const fed::Array& array);  ///< on the CPU, in its own type
 /// @throws Error when the shapes differ
 void copy_into(const fed::Array& array, Tensor target);
 

@@ -37,6 +37,7 @@ FederateSettings read_federate_settings(Config& config) {
   FederateSettings s{RunSettings::read(config), {}, {}, {}, {}};
   ClientOptions& client = s.loop.client;
   client.seed = s.seed;
+  config.text("label", "");  // of its line in tables, as of mcit run
   const Config train = config.child("train");
   client.train.steps = 20;  // of a client in a round
   client.train = read_train_options(train, client.train);
@@ -44,6 +45,7 @@ FederateSettings read_federate_settings(Config& config) {
   const Config eval = config.child("eval");
   s.loop.eval_batch = eval.integer("batch", s.loop.eval_batch, 1, 1 << 16);
   s.loop.evaluate_base = eval.flag("base", true);
+  s.loop.evaluate_clients = eval.choice("clients", "stages", {"stages", "end"}) == "stages";
   s.loop.eval_every = eval.integer("every", 0, 0);
   read_federation(config, s);
   config.finish();

@@ -178,6 +178,68 @@ TEST_CASE("pilot: what is the client's own stays with it, over a stop as well") 
   same_bits(bits_of(work / "whole"), work / "parts");
 }
 
+/// DISCO over four clients who meet other tasks in every stage.
+Arguments disco_settings() {
+  return {"--strategy", "disco",
+          "--set",      "strategy.slots=2",
+          "--set",      "stream.kind=heterogeneous",
+          "--set",      "aggregate.rule=subspaces",
+          "--set",      "aggregate.slots=2",
+          "--set",      "aggregate.shared=[\"multi_modal_projector.\"]",
+          "--set",      "eval.base=false"};
+}
+
+TEST_CASE("disco: clients train subspaces by their data, in every encoding, over a stop as well") {
+  Workplace work;
+  for (const std::string encoding : {"full", "int8-delta"}) {
+    INFO(encoding);
+    const Arguments disco = disco_settings() + Arguments{"--set", "wire.encoding=" + encoding};
+    const fs::path whole = work / ("whole-" + encoding), parts = work / ("parts-" + encoding);
+    succeeded(work.mcit(small_federation(work, whole, disco)));
+    const std::string state = slurp(whole / "ledger/round-000006.safetensors");
+    for (const char* there : {"subspace.0/", "template/", "prototype.0", "model/multi_modal_projector."})
+      CHECK(state.find(there) != std::string::npos);
+    CHECK(state.find("model/identity") == std::string::npos);
+    CHECK(state.find("model/language_model.") == std::string::npos);
+    // A client keeps its identity and nothing that it is given.
+    for (const std::string& name : names_in(whole / "clients")) {
+      const std::string kept = slurp(whole / "clients" / name);
+      CHECK(kept.find("strategy/identity") != std::string::npos);
+      CHECK(kept.find("lora_") == std::string::npos);
+      CHECK(kept.find("prototype.") == std::string::npos);
+    }
+    const Json result = result_of(whole);
+    CHECK(result.at("federated").at("rounds").at(1).dump().find("subspaces") != std::string::npos);
+    for (const Json& client : result.at("federated").at("clients"))
+      CHECK(client.at("matrix").at(3) == result.at("matrix").at(3));  // all are given the same
+    succeeded(work.mcit(small_federation(work, parts, disco + Arguments{"--stop-after", "3"})));
+    succeeded(work.mcit({"federate", "--resume", parts.string()}));
+    same_bits(bits_of(whole), parts);
+  }
+}
+
+TEST_CASE("stacked products answer as the LoRA that they were, and add up over rounds") {
+  Workplace work;
+  // One client, one round a stage: averaging is nothing, so that both rules give the same model.
+  const Arguments one = {"--set", "partition.clients=1", "--set", "federation.sample=0",
+                         "--set", "federation.quorum=1", "--set", "stream.rounds_per_stage=1",
+                         "--set", "train.steps=6",       "--set", "train.lr=0.01"};
+  const Arguments stack = {"--set", "aggregate.rule=lora", "--set", "aggregate.average=stack"};
+  succeeded(work.mcit(small_federation(work, work / "mean", one + Arguments{"--stop-after", "1"})));
+  succeeded(work.mcit(small_federation(work, work / "stack", one + stack + Arguments{"--stop-after", "1"})));
+  const Json mean = result_of(work / "mean").at("matrix"), stacked = result_of(work / "stack").at("matrix");
+  CHECK(mean.at(1) == stacked.at(1));
+  CHECK(mean.at(1) != mean.at(0));
+  succeeded(work.mcit({"federate", "--resume", (work / "stack").string()}));
+  succeeded(work.mcit(small_federation(work, work / "whole", one + stack)));
+  same_bits(bits_of(work / "whole"), work / "stack");
+  const Json result = result_of(work / "whole"), &rounds = result.at("federated").at("rounds");
+  for (std::size_t round = 1; round <= 3; ++round)  // rank 2 of one client in each round
+    CHECK(Json::parse(rounds.at(round).at("notes").get<std::string>()).at("rank") == 2 * round);
+  const Json& stages = result.at("costs").at("stages");
+  CHECK(stages.at(2).at("stored_parameters") > stages.at(0).at("stored_parameters"));
+}
+
 TEST_CASE("a federation that cannot work says so before it begins") {
   Workplace work;
   const auto refuses = [&](const Arguments& more, const std::vector<std::string>& said) {
@@ -190,6 +252,15 @@ TEST_CASE("a federation that cannot work says so before it begins") {
   refuses({"--set", "partition.clients=40"}, {"32 rows are too few for 40 clients"});
   refuses({"--set", "privacy.noise_multiplier=1.0"}, {"noise_multiplier", "needs a clip"});
   refuses({"--set", "train.stepz=1"}, {"stepz", "steps"});
+  refuses({"--set", "aggregate.rule=subspaces"}, {"wants an identity token of each client", "disco"});
+  refuses({"--strategy", "disco"}, {"strategy.slots", "must divide the rank"});
+  refuses({"--strategy", "disco", "--set", "strategy.slots=2"},
+          {"'fedavg' does not go with strategy 'disco'", "subspaces"});
+  refuses(disco_settings() + Arguments{"--set", "aggregate.slots=3"}, {"strategy.slots and aggregate.slots"});
+  refuses(disco_settings() + Arguments{"--set", "privacy.clip=1.0"}, {"privacy.clip", "identity"});
+  refuses({"--strategy", "moe_lora", "--set", "strategy.experts=2", "--set", "aggregate.rule=lora", "--set",
+           "aggregate.average=stack"},
+          {"aggregate.average", "no factor of a LoRA"});
   failed(work.mcit({"federate"}), {"needs a file of settings"});
   failed(work.mcit({"federate", "--resume", (work / "nowhere").string()}), {"nowhere"});
 }
