@@ -48,7 +48,14 @@ Grid from_file(const Options& options) {
   grid.sets = config.texts("set", {});
   for (const Config& run : config.children("run")) {
     GridEntry entry{.name = run.require_text("name"), .strategy = {}, .sets = run.texts("set", {})};
-    entry.strategy = run.text("strategy", entry.name);
+    if (run.has("federate")) {
+      entry.federate = run.require_path("federate").string();
+      if (!std::filesystem::is_regular_file(entry.federate))
+        throw ConfigError(run.where("federate"), "there is no file '" + entry.federate + "'",
+                          "it is a file of settings of mcit federate, from the folder of this one");
+    } else {
+      entry.strategy = run.text("strategy", entry.name);
+    }
     grid.entries.push_back(std::move(entry));
     check_names(grid, run.where("name"));
   }
@@ -122,7 +129,7 @@ void add_sweep(CLI::App& app) {
       app.add_subcommand("sweep", "Run strategies or values of a setting over seeds, and print their table");
   command
       ->add_option("SOURCE", options->source,
-                   "The sweep as TOML: suite, seeds, [[run]] entries; with --key a suite")
+                   "The sweep as TOML: suite, seeds, [[run]] entries (of federate, too); with --key a suite")
       ->required()
       ->type_name("");
   command->add_option("--key", options->key, "A setting to try values of, e.g. strategy.top_k")
@@ -152,6 +159,7 @@ void add_sweep(CLI::App& app) {
       "Runs that are complete are not repeated, stopped ones go on. Exit code 1 when runs failed.\n"
       "Examples:\n"
       "  mcit sweep configs/sweeps/demo.toml --seeds 3\n"
+      "  mcit sweep configs/sweeps/federated.toml --seeds 3\n"
       "  mcit sweep mini4 --strategy branch_lora --key strategy.top_k --values 1,2,4 --seeds 3");
   command->callback([options] { sweep_command(*options); });
 }

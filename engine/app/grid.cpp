@@ -100,14 +100,16 @@ class Planner {
                 .begins_with = trunk,
                 .after = {},
                 .work = work};
+    if (!entry.federate.empty()) job.verb = "federate";
     job.settings = settings(job);
     plan_.push_back(std::move(job));
   }
 
   std::vector<std::string> settings(const GridJob& job) const {
     const GridEntry& entry = grid_.entries[job.entry];
-    std::vector<std::string> out = {"--suite",      grid_.suite, "--strategy",
-                                    entry.strategy, "--seed",    std::to_string(job.seed)};
+    std::vector<std::string> out = {entry.federate};
+    if (entry.federate.empty()) out = {"--suite", grid_.suite, "--strategy", entry.strategy};
+    out.insert(out.end(), {"--seed", std::to_string(job.seed)});
     out.insert(out.end(), grid_.flags.begin(), grid_.flags.end());
     const auto set = [&out](const std::string& assignment) { out.insert(out.end(), {"--set", assignment}); };
     set("label=" + Json(entry.name).dump());
@@ -239,8 +241,10 @@ std::vector<std::vector<std::string>> seeded_orders(const std::vector<std::strin
 
 Json describe_grid(const Grid& grid) {
   Json entries = Json::object();
-  for (const GridEntry& entry : grid.entries)
+  for (const GridEntry& entry : grid.entries) {
     entries[entry.name] = {{"strategy", entry.strategy}, {"set", entry.sets}};
+    if (!entry.federate.empty()) entries[entry.name] = {{"federate", entry.federate}, {"set", entry.sets}};
+  }
   return {{"suite", grid.suite},   {"flags", grid.flags}, {"set", grid.sets},
           {"orders", grid.orders}, {"seeds", grid.seeds}, {"runs", entries}};
 }

@@ -25,6 +25,7 @@ struct GridEntry {
   std::string name;  ///< in tables and as the first part of folders' names
   std::string strategy;
   std::vector<std::string> sets;  ///< settings, KEY=VALUE, of its runs alone
+  std::string federate = {};      ///< file of settings of a federated run, which says suite and strategy
   Extent extent = Extent::every_order;
   bool causal = false;  ///< orders that begin alike may share those stages (mcit/causal.hpp)
 };
@@ -40,7 +41,7 @@ struct Grid {
   std::vector<GridEntry> entries;
 };
 
-/// One `mcit run`.
+/// One `mcit run` or `mcit federate`.
 struct GridJob {
   std::string name;  ///< for people: "ewc 2 o1"
   std::filesystem::path folder;
@@ -52,7 +53,8 @@ struct GridJob {
   std::optional<std::size_t> begins_with;  ///< the job of that run: has to end well before
   std::vector<std::size_t> after;          ///< jobs that have to have ended before
   double work = 1.0;                       ///< stages to train, for estimates
-  std::vector<std::string> settings = {};  ///< arguments of `mcit run` that say what is run
+  std::string verb = "run";                ///< or "federate"
+  std::vector<std::string> settings = {};  ///< its arguments that say what is run
 };
 
 enum class JobState { fresh, begun, done };

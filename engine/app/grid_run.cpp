@@ -45,13 +45,14 @@ JobState state_of(const GridJob& job) {
 }
 
 std::vector<std::string> arguments_of(const GridJob& job) {
-  std::vector<std::string> out = {"run"};
+  std::vector<std::string> out = {job.verb};
   if (state_of(job) != JobState::fresh) {
     out.insert(out.end(), {"--resume", job.folder.string()});
   } else {
     out.insert(out.end(), job.settings.begin(), job.settings.end());
     out.insert(out.end(), {"--out", job.folder.string()});
-    if (fs::exists(job.folder)) out.emplace_back("--overwrite");  // killed before it had begun
+    if (fs::exists(job.folder) && job.verb == "run")
+      out.emplace_back("--overwrite");  // killed before it began
     if (!job.beginning.empty()) out.insert(out.end(), {"--begin-with", job.beginning.string()});
   }
   if (job.until > 0) out.insert(out.end(), {"--until", std::to_string(job.until)});

@@ -84,6 +84,23 @@ void check_plan(const Grid& of) {
   }
 }
 
+TEST_CASE("a line may be a federated run: its file says what is run, and another file is another line") {
+  GridEntry federated{
+      .name = "Pilot", .strategy = {}, .sets = {"train.steps=2"}, .federate = "/f/pilot.toml"};
+  const Grid both = grid({}, {learner("ewc"), federated}, {7});
+  const std::vector<GridJob> plan = plan_grid(both);
+  CHECK(job(plan, "ewc 7").verb == "run");
+  const GridJob& one = job(plan, "Pilot 7");
+  CHECK(one.verb == "federate");
+  CHECK(one.folder == "out/Pilot-7");
+  CHECK(one.settings == std::vector<std::string>{"/f/pilot.toml", "--seed", "7", "--set", "label=\"Pilot\"",
+                                                 "--set", "threads=1", "--set", "train.steps=2"});
+  Grid other = both;
+  other.entries[1].federate = "/f/disco.toml";
+  CHECK_THROWS_MATCHES(merge_descriptions(describe_grid(both), describe_grid(other), "out"), ConfigError,
+                       MessageMatches(ContainsSubstring("'Pilot'")));
+}
+
 TEST_CASE("orders that begin alike share the longest common beginning, once for each strategy and seed") {
   const Grid of =
       grid({{"a", "b", "c", "d"}, {"a", "b", "d", "c"}, {"a", "c", "b", "d"}, {"d", "a", "b", "c"}},
