@@ -26,22 +26,27 @@ def cache_dir() -> Path:
 
 
 def ensure_peer_python() -> Path:
-    """The environment's interpreter; makes or refreshes the environment first. Raises SystemExit with the reason."""
+    """The interpreter of the environment of the peer. Raises SystemExit with the reason."""
+    return ensure_python("peer-venv", REQUIREMENTS, NEEDED_GB, "5 GB")
+
+
+def ensure_python(name: str, requirements: Path, needed_gb: float, installed: str) -> Path:
+    """The interpreter of an environment in the user's cache; makes or refreshes it first. Raises SystemExit with the reason."""
     if sys.version_info < OLDEST_PYTHON:
         raise SystemExit(f"the pinned packages need Python {'.'.join(map(str, OLDEST_PYTHON))} or newer, "
                          f"this is {sys.version.split()[0]}")
-    folder = cache_dir() / "peer-venv"
+    folder = cache_dir() / name
     python, stamp = folder / "bin" / "python", folder / "requirements.sha256"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python
     folder.parent.mkdir(parents=True, exist_ok=True)
     free_gb = shutil.disk_usage(folder.parent).free / 1e9
-    if not python.exists() and free_gb < NEEDED_GB:
-        raise SystemExit(f"{folder}: needs {NEEDED_GB} GB, {free_gb:.1f} GB are free; set XDG_CACHE_HOME to a larger disk")
-    print(f"installing the peer's packages into {folder} (once; about 5 GB)", file=sys.stderr)
+    if not python.exists() and free_gb < needed_gb:
+        raise SystemExit(f"{folder}: needs {needed_gb} GB, {free_gb:.1f} GB are free; set XDG_CACHE_HOME to a larger disk")
+    print(f"installing the peer's packages into {folder} (once; about {installed})", file=sys.stderr)
     _run([sys.executable, "-m", "venv", str(folder)], "is the package python3-venv installed?")
-    _run([str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "-r", str(REQUIREMENTS)],
+    _run([str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "-r", str(requirements)],
          "see pip's message above")
     stamp.write_text(wanted)
     return python
