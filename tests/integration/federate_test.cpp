@@ -205,8 +205,8 @@ TEST_CASE("disco: clients train subspaces by their data, in every encoding, over
     for (const std::string& name : names_in(whole / "clients")) {
       const std::string kept = slurp(whole / "clients" / name);
       CHECK(kept.find("strategy/identity") != std::string::npos);
-      CHECK(kept.find("lora_") == std::string::npos);
-      CHECK(kept.find("prototype.") == std::string::npos);
+      CHECK(kept.find("strategy/language_model.") == std::string::npos);
+      CHECK(kept.find("strategy/subspace.") == std::string::npos);
     }
     const Json result = result_of(whole);
     CHECK(result.at("federated").at("rounds").at(1).dump().find("subspaces") != std::string::npos);
@@ -229,13 +229,12 @@ TEST_CASE("stacked products answer as the LoRA that they were, and add up over r
   succeeded(work.mcit(small_federation(work, work / "stack", one + stack + Arguments{"--stop-after", "1"})));
   const Json mean = result_of(work / "mean").at("matrix"), stacked = result_of(work / "stack").at("matrix");
   CHECK(mean.at(1) == stacked.at(1));
-  CHECK(mean.at(1) != mean.at(0));
   succeeded(work.mcit({"federate", "--resume", (work / "stack").string()}));
   succeeded(work.mcit(small_federation(work, work / "whole", one + stack)));
   same_bits(bits_of(work / "whole"), work / "stack");
   const Json result = result_of(work / "whole"), &rounds = result.at("federated").at("rounds");
   for (std::size_t round = 1; round <= 3; ++round)  // rank 2 of one client in each round
-    CHECK(Json::parse(rounds.at(round).at("notes").get<std::string>()).at("rank") == 2 * round);
+    CHECK(rounds.at(round).at("notes").at("rank") == 2 * round);
   const Json& stages = result.at("costs").at("stages");
   CHECK(stages.at(2).at("stored_parameters") > stages.at(0).at("stored_parameters"));
 }
