@@ -172,6 +172,19 @@ int mcit_fed_offer(mcit_fed* fed, const char* client, uint32_t round, const void
   });
 }
 
+int mcit_fed_decline(mcit_fed* fed, const char* client, uint32_t round, const char* reason,
+                     mcit_fed_verdict* out) {
+  if (fed == nullptr || client == nullptr || reason == nullptr || !fits(out))
+    return misfit("mcit_fed_decline");
+  return guarded([&] {
+    const std::lock_guard lock(fed->mutex);
+    const OfferResult result = fed->engine->decline(client, round, reason);
+    out->verdict = static_cast<std::uint32_t>(result.verdict);
+    copy_text(result.reason, out->reason);
+    return MCIT_FED_OK;
+  });
+}
+
 int mcit_fed_close(mcit_fed* fed, mcit_fed_round* out) {
   if (fed == nullptr || !fits(out)) return misfit("mcit_fed_close");
   return guarded([&] {

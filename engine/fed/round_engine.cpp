@@ -17,6 +17,7 @@ namespace {
 
 /// A client that floods the server with late replies does not fill its memory.
 constexpr std::size_t kMostLate = 1000;
+constexpr std::size_t kLongestReason = 200;  ///< of what a client says
 
 bool well_formed(const std::string& id) {
   constexpr std::size_t kLongest = 64;
@@ -187,7 +188,17 @@ const std::string& RoundEngine::download(const std::string& client) {
 
 OfferResult RoundEngine::offer(const std::string& client, std::uint32_t round, std::string blob) {
   if (open_) open_->bytes_up += blob.size();
-  OfferResult result = consider(client, round, std::move(blob));
+  return noted(client, consider(client, round, std::move(blob)));
+}
+
+OfferResult RoundEngine::decline(const std::string& client, std::uint32_t round, const std::string& reason) {
+  if (const auto verdict = out_of_turn(client, round)) return noted(client, *verdict);
+  std::string said = "declines: ";
+  for (const char c : reason.substr(0, kLongestReason)) said += c >= ' ' && c <= '~' ? c : '?';
+  return noted(client, {Verdict::rejected, said});
+}
+
+OfferResult RoundEngine::noted(const std::string& client, OfferResult result) {
   if (open_ && result.verdict == Verdict::rejected) {
     open_->rejected[client] = result.reason;
     open_->refused.insert(client);
@@ -199,15 +210,24 @@ OfferResult RoundEngine::offer(const std::string& client, std::uint32_t round, s
   return result;
 }
 
-OfferResult RoundEngine::consider(const std::string& client, std::uint32_t round, std::string blob) {
+/// What is said to a client whose turn it is not, whatever it sends.
+std::optional<OfferResult> RoundEngine::out_of_turn(const std::string& client, std::uint32_t round) const {
   const std::string number = std::to_string(round);
-  if (round < this->round()) return {Verdict::late, "round " + number + " is over"};
-  if (round > this->round()) return {Verdict::stale, "round " + number + " has not begun"};
-  if (phase_ != Phase::collecting) return {Verdict::late, "round " + number + " is not being collected"};
-  if (!open_->sampled.contains(client)) return {Verdict::not_sampled, "is not part of round " + number};
+  if (round < this->round()) return OfferResult{Verdict::late, "round " + number + " is over"};
+  if (round > this->round()) return OfferResult{Verdict::stale, "round " + number + " has not begun"};
+  if (phase_ != Phase::collecting)
+    return OfferResult{Verdict::late, "round " + number + " is not being collected"};
+  if (!open_->sampled.contains(client))
+    return OfferResult{Verdict::not_sampled, "is not part of round " + number};
   if (open_->accepted.contains(client))
-    return {Verdict::duplicate, "round " + number + " has its update already"};
-  if (clock_() > open_->deadline) return {Verdict::late, "came after the deadline of round " + number};
+    return OfferResult{Verdict::duplicate, "round " + number + " has its update already"};
+  if (clock_() > open_->deadline)
+    return OfferResult{Verdict::late, "came after the deadline of round " + number};
+  return std::nullopt;
+}
+
+OfferResult RoundEngine::consider(const std::string& client, std::uint32_t round, std::string blob) {
+  if (auto verdict = out_of_turn(client, round)) return *verdict;
   try {
     return examine(client, std::move(blob));
   } catch (const std::bad_alloc&) {

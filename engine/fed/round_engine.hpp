@@ -112,6 +112,10 @@ class RoundEngine {
   /// Never throws for what a client may have sent.
   OfferResult offer(const std::string& client, std::uint32_t round, std::string blob);
 
+  /// The client says that it cannot take part; its reason is in the record among the rejected. Nobody waits
+  /// for it any more. Never throws for what a client may have said.
+  OfferResult decline(const std::string& client, std::uint32_t round, const std::string& reason);
+
   /// Whether close() would end the attempt now.
   bool ready() const;
   CloseResult close();
@@ -128,7 +132,9 @@ class RoundEngine {
     std::uint64_t bytes_up = 0, bytes_down = 0;
   };
 
+  std::optional<OfferResult> out_of_turn(const std::string& client, std::uint32_t round) const;
   OfferResult consider(const std::string& client, std::uint32_t round, std::string blob);
+  OfferResult noted(const std::string& client, OfferResult result);
   OfferResult examine(const std::string& client, std::string blob);
   std::string mismatch(const UpdateInfo& info, const std::string& client) const;
   RoundRecord describe() const;

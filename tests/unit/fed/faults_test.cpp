@@ -69,6 +69,30 @@ TEST_CASE("F2: a client that dies in a round is missing, and the others' round c
   CHECK(world.engine->ledger().sha() == sha_without(folder / "other", "cid"));
 }
 
+TEST_CASE("a client that declines is not waited for, and its reason is on record") {
+  TemporaryFolder folder;
+  World world(folder / "ledger", "quorum = 3\n");
+  REQUIRE(world.round().outcome == Outcome::committed);
+  world.engine->plan(world.online());
+  for (const char* client : {"ann", "bob", "dee"}) world.send(client);
+  CHECK(world.engine->close().outcome == Outcome::open);
+  CHECK(world.engine->decline("cid", 1, "").verdict == Verdict::late);
+  CHECK(world.engine->decline("eve", 2, "").verdict == Verdict::not_sampled);
+  CHECK(world.engine->decline("ann", 2, "changed my mind").verdict == Verdict::duplicate);
+  // What it says is from outside: no control characters, and no more than a line of it.
+  CHECK(world.engine->decline("cid", 2, "no\x1b[2J rows\n" + std::string(10000, 'x')).verdict ==
+        Verdict::rejected);
+  const CloseResult result = world.engine->close();
+  REQUIRE(result.outcome == Outcome::committed);
+  REQUIRE(result.record.rejected.size() == 1);
+  CHECK(result.record.rejected[0].client == "cid");
+  CHECK_THAT(result.record.rejected[0].reason, ContainsSubstring("declines: no?[2J rows?xxx"));
+  CHECK(result.record.rejected[0].reason.size() < 256);
+  CHECK(result.record.missing.empty());
+  finish(world);
+  CHECK(world.engine->ledger().sha() == sha_without(folder / "other", "cid"));
+}
+
 TEST_CASE("F3: what comes after the deadline is not used and is on record") {
   TemporaryFolder folder;
   World world(folder / "ledger");

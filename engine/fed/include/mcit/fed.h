@@ -3,7 +3,7 @@
  *   mcit_fed* fed;
  *   mcit_fed_open(toml, "ledger", &fed);          // goes on where the ledger ends
  *   mcit_fed_begin(fed, model, model_bytes);      // once, in a new ledger
- *   loop: mcit_fed_plan, mcit_fed_download for each client, mcit_fed_offer for each reply,
+ *   loop: mcit_fed_plan, mcit_fed_download for each client, mcit_fed_offer or mcit_fed_decline for each reply,
  *         mcit_fed_close until it says something else than "open"
  *   mcit_fed_free(fed);
  *
@@ -122,6 +122,9 @@ MCIT_FED_API int mcit_fed_download(mcit_fed* fed, const char* client, void* buff
                                    size_t* needed);
 MCIT_FED_API int mcit_fed_offer(mcit_fed* fed, const char* client, uint32_t round, const void* blob,
                                 size_t bytes, mcit_fed_verdict* out);
+/* The client says that it cannot take part, and why; the round does not wait for it. */
+MCIT_FED_API int mcit_fed_decline(mcit_fed* fed, const char* client, uint32_t round, const char* reason,
+                                  mcit_fed_verdict* out);
 MCIT_FED_API int mcit_fed_close(mcit_fed* fed, mcit_fed_round* out);
 /* The record of a committed round as JSON, with a NUL at its end. A null buffer asks for the size alone. */
 MCIT_FED_API int mcit_fed_record(mcit_fed* fed, uint32_t round, char* buffer, size_t capacity,
