@@ -139,6 +139,19 @@ namespace {
   throw Refused(text, status, code);
 }
 
+/// A call without an answer: trust that another try would not bring is a refusal.
+[[noreturn]] void fail(const std::string& url, CURLcode result, const std::string& text) {
+  const auto says = [&](const char* part) { return text.find(part) != std::string::npos; };
+  if (says("wrong version number")) throw Refused(url + ": it does not speak https: " + text, 0, 0);
+  if (says("alert") && (says("certificate") || says("unknown ca")))  // TLS 1.3 tells it after the handshake
+    throw Refused(url + ": it does not take this client's certificate: " + text, 0, 0);
+  if (result == CURLE_PEER_FAILED_VERIFICATION || result == CURLE_SSL_CACERT_BADFILE ||
+      result == CURLE_SSL_CERTPROBLEM)
+    throw Refused(url + ": " + text, 0, 0);
+  const bool silent = result == CURLE_GOT_NOTHING || result == CURLE_RECV_ERROR;
+  throw Unreachable(url + ": " + text + (silent && url.starts_with("http:") ? "; does it want https?" : ""));
+}
+
 }  // namespace
 
 std::string Http::post(const std::string& call, const std::string& body) {
@@ -166,11 +179,7 @@ std::string Http::post(const std::string& call, const std::string& body) {
   const CURLcode result = curl_easy_perform(s.handle);
   curl_easy_setopt(s.handle, CURLOPT_HTTPHEADER, nullptr);
   if (answer.too_large) throw Failure(url + ": an answer of more than 64 MiB");
-  if (result == CURLE_PEER_FAILED_VERIFICATION || result == CURLE_SSL_CACERT_BADFILE ||
-      result == CURLE_SSL_CERTPROBLEM)
-    throw Refused(url + ": " + (s.error[0] != '\0' ? s.error.data() : curl_easy_strerror(result)), 0, 0);
-  if (result != CURLE_OK)
-    throw Unreachable(url + ": " + (s.error[0] != '\0' ? s.error.data() : curl_easy_strerror(result)));
+  if (result != CURLE_OK) fail(url, result, s.error[0] != '\0' ? s.error.data() : curl_easy_strerror(result));
   long status = 0;
   curl_easy_getinfo(s.handle, CURLINFO_RESPONSE_CODE, &status);
   if (status != 200) refuse(url, status, answer.body);
