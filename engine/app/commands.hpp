@@ -14,6 +14,7 @@ void add_run(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_federate(CLI::App& app);
+void add_node(CLI::App& app);
 void add_split(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_report(CLI::App& app);

@@ -15,15 +15,13 @@ bool RunFlags::settings_given() const {
          !data.empty() || !device.empty() || seed || !sets.empty() || !order.empty();
 }
 
-void add_run_flags(CLI::App& command, RunFlags& flags, const char* out, const char* set,
-                   const char* stop_after) {
+void add_setting_flags(CLI::App& command, RunFlags& flags, const char* set) {
   command.add_option("CONFIG", flags.config, "Settings as TOML; flags win over the file")
       ->type_name("")
       ->check(CLI::ExistingFile);
   command.add_option("--strategy", flags.strategy, "Name of a strategy (mcit plugins lists them)")
       ->type_name("NAME");
   command.add_option("--seed", flags.seed, "Seed of everything random [1]")->type_name("N");
-  command.add_option("--out", flags.out, out)->type_name("DIR");
   command.add_option("--model", flags.model, "Model folder in Hugging Face form, or mini [mini]")
       ->type_name("DIR|NAME");
   command.add_option("--data,--root", flags.data, "Folder with the suite's files [in MCIT_DATA's folders]")
@@ -32,6 +30,12 @@ void add_run_flags(CLI::App& command, RunFlags& flags, const char* out, const ch
   command.add_option("--set", flags.sets, set)->type_name("KEY=VALUE")->take_all();
   command.add_option("--plugin-dir", flags.plugin_dirs, "Folder of strategy plugins (repeatable)")
       ->type_name("DIR");
+}
+
+void add_run_flags(CLI::App& command, RunFlags& flags, const char* out, const char* set,
+                   const char* stop_after) {
+  add_setting_flags(command, flags, set);
+  command.add_option("--out", flags.out, out)->type_name("DIR");
   command.add_option("--resume", flags.resume, "Go on with the run in this folder")->type_name("DIR");
   command.add_option("--stop-after", flags.stop_after, stop_after)->type_name("N");
 }

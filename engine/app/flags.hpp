@@ -26,8 +26,10 @@ struct RunFlags {
   bool settings_given() const;
 };
 
-/// CONFIG and the flags that both have; suite and order are the caller's. @param out, set, stop_after their
-/// help
+/// CONFIG and the flags that put settings over it; suite and order are the caller's.
+void add_setting_flags(CLI::App& command, RunFlags& flags, const char* set);
+/// The same, and the flags of a run in a folder of its own; suite and order are the caller's. @param out,
+/// set, stop_after their help
 void add_run_flags(CLI::App& command, RunFlags& flags, const char* out, const char* set,
                    const char* stop_after);
 /// Settings with the flags put over them; plugin folders stand in front of the file's.

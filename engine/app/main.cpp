@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   mcit::add_sweep(app);
   mcit::add_bench(app);
   mcit::add_federate(app);
+  mcit::add_node(app);
   mcit::add_split(app);
   mcit::add_compare(app);
   mcit::add_report(app);

@@ -27,7 +27,12 @@ const std::string& model_of(const flower::Content& content) {
 }
 
 flower::Content who(const NodeClient& client) {
-  return {{{"who", {{"client", client.id}, {"examples", client.examples}}}}, {}};
+  flower::ConfigRecord record = {{"client", client.id}, {"examples", client.examples}};
+  std::string rounds;
+  for (const std::int64_t round : client.rounds)
+    rounds += (rounds.empty() ? "" : ",") + std::to_string(round);
+  if (!rounds.empty()) record.emplace_back("rounds", std::move(rounds));
+  return {{{"who", std::move(record)}}, {}};
 }
 
 flower::Content update_of(const NodeClient& client, const std::string& blob) {

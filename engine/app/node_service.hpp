@@ -5,14 +5,16 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "fed/flower/node.hpp"
 
 namespace mcit {
 
 struct NodeClient {
-  std::string id;             ///< logical: the same after a restart
-  std::int64_t examples = 0;  ///< said when the server asks who is there
+  std::string id;                    ///< logical: the same after a restart
+  std::int64_t examples = 0;         ///< said when the server asks who is there
+  std::vector<std::int64_t> rounds;  ///< that it has rows for; empty: all
   /// A model blob, as the round engine makes it, to an update blob. Throws what the server is to be told.
   std::function<std::string(const std::string& model)> train;
 };

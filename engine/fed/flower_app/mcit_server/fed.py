@@ -75,5 +75,8 @@ class Fed:
     def offer(self, client: str, round_: int, blob: bytes) -> Verdict:
         return self._ask("offer", Verdict(), client.encode(), c.c_uint32(round_), blob, c.c_size_t(len(blob)))
 
+    def decline(self, client: str, round_: int, reason: str) -> Verdict:
+        return self._ask("decline", Verdict(), client.encode(), c.c_uint32(round_), reason.encode())
+
     def close(self) -> Round:
         return self._ask("close", Round())

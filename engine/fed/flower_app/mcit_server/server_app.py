@@ -43,7 +43,11 @@ class Roster:
     """Logical names of nodes. Who says a name last has it: a client that came back is not its own ghost."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid, self._asked, self.nodes, self.examples = grid, {}, {}, {}
+        self._grid, self._asked, self.nodes, self.examples, self._rounds = grid, {}, {}, {}, {}
+
+    def taking_part(self, online: dict[str, int], round_: int) -> dict[str, int]:
+        """Without those that have said that they have no rows in this round."""
+        return {name: examples for name, examples in online.items() if round_ in self._rounds[name] or not self._rounds[name]}
 
     def refresh(self) -> dict[str, int]:
         online, now = set(self._grid.get_node_ids()), time.monotonic()
@@ -60,6 +64,7 @@ class Roster:
         name = str(who.get("client", ""))
         if self.nodes.get(name) != node:
             log(INFO, "node %s is client %s", node, name)
+        self._rounds[name] = {int(number) for number in str(who.get("rounds", "")).split(",") if number}
         self.examples[name], self.nodes[name] = int(who.get("examples", 0)), node
 
 
@@ -79,9 +84,10 @@ def run_attempt(grid: Grid, fed: api.Fed, roster: Roster, online: dict[str, int]
 
     def arrived(_: int, name: str, answer: Message) -> None:
         if answer.has_error():
-            return log(INFO, "round %d, %s: %s", number, name, answer.error.reason)
-        arrays = [array for record in answer.content.array_records.values() for array in record.values()]
-        verdict = fed.offer(name, number, arrays[0].data if arrays else b"")
+            verdict = fed.decline(name, number, answer.error.reason)
+        else:
+            arrays = [array for record in answer.content.array_records.values() for array in record.values()]
+            verdict = fed.offer(name, number, arrays[0].data if arrays else b"")
         if verdict.verdict == 0:
             accepted.add((number, name))
         log(INFO, "round %d, %s: %s %s", number, name, api.VERDICTS[verdict.verdict], verdict.reason.decode(errors="replace"))
@@ -110,7 +116,7 @@ def main(grid: Grid, context: Context) -> None:
     while (state := fed.status()).phase != api.FINISHED:
         if state.phase == api.ENDED_IN_FAILURE:
             raise RuntimeError(f"the federation has failed: {state.failure.decode(errors='replace')}")
-        online = wait_for(roster, least, float(config["patience"]))
+        online = roster.taking_part(wait_for(roster, least, float(config["patience"])), state.round)
         least = 1
         done = run_attempt(grid, fed, roster, online, accepted)
         log(INFO, "round %d: %d used, %d rejected, %d missing, %d late %s", done.round, done.used, done.rejected, done.missing,
