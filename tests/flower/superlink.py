@@ -1,4 +1,4 @@
-"""A stock SuperLink on loopback with toy nodes and mcit's app, in a folder of its own; all of it ends with the test."""
+"""A stock SuperLink on loopback with nodes and mcit's app, in a folder of its own; all of it ends with the test."""
 
 from __future__ import annotations
 
@@ -16,17 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 import flower_env  # noqa: E402
 
-SETTINGS = """[federation]
-run = "test"
-rounds = {rounds}
-deadline = {deadline}
-retries = {retries}
-quorum = {quorum}
-seed = 3
 
-[aggregate]
-rule = "fedavg"
-"""
+# A busy machine needs longer: what is waited for, and what nodes have for a round, is as many times longer.
+PATIENCE = float(os.environ.get("MCIT_TEST_PATIENCE", "1"))
 
 
 def free_port() -> int:
@@ -35,27 +27,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def expect(got, wanted, what: str) -> None:
+    assert got == wanted, f"{what}: {got!r}, not {wanted!r}"
+
+
 class World:
     """SuperLink, nodes and runs of one test. Leaving it ends every process that it began."""
 
-    def __init__(self, toy: str, library: str, rounds: int = 3, deadline: float = 15.0, retries: int = 3, quorum: int = 2) -> None:
+    def __init__(self, library: str) -> None:
         python = flower_env.find_flower()
         if python is None:
             print("skipped: Flower is not installed; ./dev setup --tests does that")
             raise SystemExit(4)
-        self.bin, self.toy, self.library = python.parent, toy, library
+        self.bin, self.library = python.parent, library
         self._temporary = tempfile.TemporaryDirectory(prefix="mcit-flower-")
         self.folder = Path(self._temporary.name)
         self.port, self.processes = free_port(), []
         self.environment = {**os.environ, "FLWR_HOME": str(self.folder / "home"), "FLWR_TELEMETRY_ENABLED": "0",
                             "FLWR_DISABLE_UPDATE_CHECK": "1", "PATH": f"{self.bin}:{os.environ['PATH']}"}
-        (self.folder / "home").mkdir()
-        (self.folder / "home" / "config.toml").write_text(
-            f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\ninsecure = true\n')
-        self.settings = self.folder / "server.toml"
-        self.settings.write_text(SETTINGS.format(rounds=rounds, deadline=deadline, retries=retries, quorum=quorum))
-        self.ledger, self.model = self.folder / "ledger", self.folder / "model.safetensors"
-        subprocess.run([toy, "--write-model", str(self.model)], check=True)
+        self.settings, self.model = self.folder / "server.toml", self.folder / "model.safetensors"
+        self.ledger, self.certificates = self.folder / "ledger", None
 
     def __enter__(self) -> World:
         return self
@@ -68,11 +59,18 @@ class World:
                 print(f"== {log.name}\n{log.read_text(errors='replace')[-6000:]}")
         self._temporary.cleanup()
 
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
+
     def start(self, name: str, command: list[str]) -> subprocess.Popen:
         with open(self.folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True)
         self.processes.append(process)
         return process
+
+    def text_of(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
 
     @staticmethod
     def kill(process: subprocess.Popen, with_signal: int = signal.SIGKILL) -> None:
@@ -81,42 +79,59 @@ class World:
             os.killpg(process.pid, with_signal)
         except ProcessLookupError:
             pass
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
-    def superlink(self) -> subprocess.Popen:
-        process = self.start("superlink", [str(self.bin / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port",
-                                           str(self.port), "--database", str(self.folder / "state.db"),
-                                           "--disable-runtime-dependency-installation"])
-        self.until(lambda: process.poll() is None and self._listens(), 120, "the SuperLink does not listen")
+    def superlink(self, *options: str) -> subprocess.Popen:
+        """With TLS where `certificates` has a folder with ca.pem, server.pem and server.key."""
+        home, tls = self.folder / "home", ["--insecure"]
+        connection = "insecure = true"
+        if folder := self.certificates:
+            tls = ["--ssl-ca-certfile", f"{folder}/ca.pem", "--ssl-certfile", f"{folder}/server.pem", "--ssl-keyfile", f"{folder}/server.key"]
+            connection = f'root-certificates = "{folder}/ca.pem"'
+        home.mkdir(exist_ok=True)
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\n{connection}\n')
+        program = [str(self.bin / "flower-superlink")]
+        if PATIENCE > 1.0:  # an app that has not begun after 30 s is taken for dead; everything else stays as it is
+            program = [str(self.bin / "python"), "-c", "import sys, flwr.common.constant as c; c.HEARTBEAT_DEFAULT_INTERVAL *= "
+                       f"{PATIENCE}; from flwr.superlink.cli import flower_superlink; sys.exit(flower_superlink())"]
+        process = self.start("superlink", [*program, *tls, "--host", "127.0.0.1", "--port", str(self.port),
+                                           "--database", str(self.folder / "state.db"), "--disable-runtime-dependency-installation",
+                                           *options])
+        self.until(lambda: process.poll() is not None or self._listens(), 120, "the SuperLink does not listen")
+        assert process.poll() is None, "the SuperLink has ended"
         return process
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def node(self, name: str, *options: str, log: str | None = None) -> subprocess.Popen:
-        return self.start(log or name, [self.toy, "--url", f"http://127.0.0.1:{self.port}", "--id", name, *options])
+    def flwr(self, *arguments: str) -> str:
+        done = subprocess.run([str(self.bin / "flwr"), *arguments], env=self.environment, capture_output=True, text=True, timeout=180 * PATIENCE)
+        assert done.returncode == 0, f"flwr {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout
 
-    def run(self, nodes: int = 3) -> str:
-        """Starts mcit's app and gives the id of the run."""
+    def run(self, nodes: int, app: Path = ROOT / "engine/fed/flower_app") -> str:
+        """Starts mcit's app and waits until it does. Nodes that are there already make its start slower. @return the run's id"""
         config = (f'library="{self.library}" settings="{self.settings}" model="{self.model}" ledger="{self.ledger}" '
-                  f"nodes={nodes} patience=60.0")
-        done = subprocess.run([str(self.bin / "flwr"), "run", str(ROOT / "engine/fed/flower_app"), "here", "--run-config", config,
-                               "--format", "json"], env=self.environment, capture_output=True, text=True, timeout=120)
-        try:
-            return str(json.loads(done.stdout)["run-id"])
-        except (ValueError, KeyError):
-            raise AssertionError(f"flwr run: {done.stdout}{done.stderr}") from None
+                  f"nodes={nodes} patience={120.0 * PATIENCE}")
+        run = str(json.loads(self.flwr("run", str(app), "here", "--run-config", config, "--format", "json"))["run-id"])
+        self.until(lambda: self.record(0) is not None, 60, "the app has not begun")
+        return run
 
     def status(self, run: str) -> str:
-        done = subprocess.run([str(self.bin / "flwr"), "list", "here", "--run-id", run, "--format", "json"], env=self.environment,
-                              capture_output=True, text=True, timeout=120)
-        return str(json.loads(done.stdout)["runs"][0]["status"])
+        return str(json.loads(self.flwr("list", "here", "--run-id", run, "--format", "json"))["runs"][0]["status"])
 
-    def log_of(self, run: str) -> str:
-        done = subprocess.run([str(self.bin / "flwr"), "log", run, "here", "--show"], env=self.environment, capture_output=True,
-                              text=True, timeout=120)
-        return done.stdout + done.stderr
+    def ends(self, run: str, status: str) -> None:
+        seen = ""
+
+        def there() -> bool:
+            nonlocal seen
+            seen = self.status(run)
+            return seen.startswith("finished")
+
+        self.until(there, 120, f"the run does not end: {seen}")
+        expect(seen, status, f"run {run}")
 
     def record(self, number: int) -> dict | None:
         file = self.ledger / f"round-{number:06}.json"
@@ -126,17 +141,37 @@ class World:
         self.until(lambda: self.record(number) is not None, seconds, f"round {number} was not committed")
         return self.record(number)
 
-    def embedded(self, *without: str) -> str:
-        """The last state's SHA-256 of the same federation in one process."""
-        command = [self.toy, "--settings", str(self.settings), "--clients", "ann,bob,cat"]
-        with tempfile.TemporaryDirectory() as ledger:
-            options = ["--without", ",".join(without)] if without else []
-            done = subprocess.run([*command, "--ledger", ledger, *options], check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
     @staticmethod
     def until(holds, seconds: float, failure: str) -> None:
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * PATIENCE
         while not holds():
             assert time.monotonic() < end, failure
             time.sleep(0.2)
+
+
+class ToyWorld(World):
+    """Nodes whose training is a formula, so that the same federation in one process takes no time."""
+
+    def __init__(self, library: str, toy: str, **settings) -> None:
+        super().__init__(library)
+        self.toy, self.names = toy, []
+        lines = {"rounds": 3, "deadline": 8.0 * PATIENCE, "retries": 3, "quorum": 2, "seed": 3, **settings}
+        self.settings.write_text('[federation]\nrun = "test"\n' + "".join(f"{k} = {v}\n" for k, v in lines.items()) +
+                                 '\n[aggregate]\nrule = "fedavg"\n')
+        subprocess.run([toy, "--write-model", str(self.model)], check=True)
+
+    def node(self, name: str, *options: str, log: str | None = None) -> subprocess.Popen:
+        if name not in self.names:
+            self.names.append(name)
+        return self.start(log or name, [self.toy, "--url", self.url, "--id", name, *options])
+
+    def embedded(self, rounds: int) -> str:
+        """The last state's SHA-256 of the same clients in one process, with those in each round that the records say were used."""
+        without = []
+        for number in range(1, rounds + 1):
+            used = {client["client"] for client in self.record(number)["used"]}
+            without += [f"{name}@{number}" for name in self.names if name not in used]
+        with tempfile.TemporaryDirectory() as ledger:
+            done = subprocess.run([self.toy, "--settings", str(self.settings), "--ledger", ledger, "--clients", ",".join(self.names),
+                                   "--without", ",".join(without)], check=True, capture_output=True, text=True)
+        return done.stdout.strip()

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <csignal>
 #include <iostream>
 #include <limits>
@@ -32,11 +33,14 @@ std::int64_t examples_of(const std::string& id) {
   return 10 + static_cast<std::int64_t>(SeedPart(std::string_view(id)).value % 7);
 }
 
+std::atomic<std::uint32_t> round_now = 0;
+
 /// What the client sends after it was given this model.
 std::string update(const std::string& id, const std::string& model, const Fault& fault) {
   const Blob blob = from_blob(model, "model");
   const auto round = static_cast<std::uint32_t>(std::stoul(blob.metadata.at("round")));
   std::cerr << id << ": round " << round << std::endl;
+  round_now = round;
   if (fault.at("die", round)) ::_exit(9);
   if (fault.at("error", round)) throw DataError("rows", "there are none");
   if (fault.at("slow", round)) std::this_thread::sleep_for(std::chrono::duration<double>(fault.seconds));
@@ -58,7 +62,7 @@ void serve_twice(flower::Node& node, const NodeClient& client) {
   while (asked_to_stop == 0) {
     const auto request = node.pull();
     if (!request) {
-      node.sleep(0.3);
+      node.sleep(0.5);
       continue;
     }
     const flower::Content content = node.content(*request);
@@ -125,8 +129,10 @@ int main(int argc, char** argv) {
     if (!model.empty()) write_atomic(model, to_blob(small_model(), {}));
     if (!ledger.empty()) std::cout << embedded(settings, ledger, ids, without) << "\n";
     if (url.empty()) return 0;
-    const NodeClient client{id, examples_of(id),
-                            [&](const std::string& blob) { return update(id, blob, fault); }};
+    const NodeClient client{
+        .id = id, .examples = examples_of(id), .rounds = {}, .train = [&](const std::string& blob) {
+          return update(id, blob, fault);
+        }};
     flower::NodeOptions options;
     options.self_register = !listed;
     options.heartbeat = 10.0;
@@ -137,14 +143,15 @@ int main(int argc, char** argv) {
         key.empty() ? flower::Key::generate() : flower::Key::from_pem(read_file(key), key);
     flower::Node node({url, ca, cert, cert_key}, pair, options);
     if (fault.kind == "flip")
-      node.damage = [](std::string& bytes) {
-        if (bytes.starts_with("ArrayChunk")) bytes.back() = static_cast<char>(bytes.back() ^ 1);
+      node.damage = [&fault](std::string& bytes) {
+        if (fault.round == round_now && bytes.starts_with("ArrayChunk"))
+          bytes.back() = static_cast<char>(bytes.back() ^ 1);
       };
     if (fault.kind == "twice") {
       serve_twice(node, client);
       return 0;
     }
-    serve(node, client, {.poll = 0.3, .linger = 2.0, .stop = options.stop, .notice = options.notice});
+    serve(node, client, {.poll = 0.5, .linger = 2.0, .stop = options.stop, .notice = options.notice});
   } catch (const std::exception& error) {
     std::cerr << "toy_node: " << error.what() << std::endl;
     return 2;

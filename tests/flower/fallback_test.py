@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""The fallback: a stock SuperNode whose ClientApp starts `mcit node train` ends with the bits of `mcit federate`.
+
+    fallback_test.py MCIT LIBMCIT_FED
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from superlink import PATIENCE, World, expect, free_port
+
+SETTINGS = """suite = "smoke"
+order = ["vqa"]
+threads = 1
+[strategy]
+name = "sequential"
+rank = 2
+[train]
+steps = 1
+batch = 4
+[partition]
+clients = 1
+[stream]
+rounds_per_stage = 2
+[federation]
+run = "fallback"
+"""
+
+
+def main(mcit: str, library: str) -> None:
+    with World(library) as world:
+        config = world.folder / "fed.toml"
+        config.write_text(SETTINGS)
+
+        def command(*arguments: str) -> None:
+            done = subprocess.run([mcit, *arguments], capture_output=True, text=True)
+            assert done.returncode == 0, f"mcit {' '.join(arguments)}: {done.stdout}{done.stderr}"
+
+        embedded = world.folder / "embedded"
+        command("federate", str(config), "--out", str(embedded), "--set", "eval.base=false")
+        command("node", "init", str(config), "--out", str(world.folder), "--deadline", str(120 * PATIENCE))
+        world.superlink()
+        run = world.run(nodes=1)
+        node = {"client": "client-01", "config": config, "state": world.folder / "client-01", "mcit": mcit}
+        world.start("supernode", [str(world.bin / "flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{world.port}", "--port",
+                                  str(free_port()), "--node-config", " ".join(f'{key}="{value}"' for key, value in node.items())])
+        for number in (1, 2):
+            theirs = json.loads((embedded / "ledger" / f"round-{number:06}.json").read_text())
+            expect(world.committed(number, 150)["after"], theirs["after"], f"the state after round {number}")
+        world.ends(run, "finished:completed")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
+    print("passed")
