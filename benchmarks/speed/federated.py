@@ -31,7 +31,7 @@ from run import HERE, cpu_name, slug
 
 ROOT = HERE.parent.parent
 TENSORS = 16
-RANK, STEPS, BATCH = 48, 4, 8  # of mcit federate
+RANK, STEPS, BATCH = 160, 4, 8  # of mcit federate
 BOUND_MS, BOUND_RATIO = 5.0, 1.10  # of a client-round at 6.8 MB; of 64 clients over one
 FLOWER = """
 import json, sys, time
