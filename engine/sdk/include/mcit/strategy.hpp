@@ -68,7 +68,7 @@ class MCIT_EXPORT Federated {
   /// [server] What `client` is given next, for hosts without a rule of their own; mcit federate has its
   /// rules.
   virtual StateDict aggregate(std::span<const Upload> round, std::string_view client) = 0;
-  /// [client] Takes some or all of the tensors that upload() may hold. @throws CheckpointError for others
+  /// [client] Takes tensors upload() may hold, and what its rule adds. @throws CheckpointError for others
   virtual void download(const StateDict& update) = 0;
 };
 
