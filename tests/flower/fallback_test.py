@@ -45,7 +45,7 @@ def main(mcit: str, library: str) -> None:
         world.superlink()
         run = world.run(nodes=1)
         node = {"client": "client-01", "config": config, "state": world.folder / "client-01", "mcit": mcit}
-        world.start("supernode", [str(world.bin / "flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{world.port}", "--port",
+        world.start("supernode", [*world.program("supernode"), "--insecure", "--superlink", f"127.0.0.1:{world.port}", "--port",
                                   str(free_port()), "--node-config", " ".join(f'{key}="{value}"' for key, value in node.items())])
         for number in (1, 2):
             theirs = json.loads((embedded / "ledger" / f"round-{number:06}.json").read_text())

@@ -81,6 +81,13 @@ class World:
             pass
         process.wait(timeout=60)
 
+    def program(self, name: str) -> list[str]:
+        """flower-`name`. Where patience is asked for, an app that has not begun after 30 s is not yet taken for dead."""
+        if PATIENCE <= 1.0:
+            return [str(self.bin / f"flower-{name}")]
+        return [str(self.bin / "python"), "-c", f"import sys, flwr.common.constant as c; c.HEARTBEAT_DEFAULT_INTERVAL *= {PATIENCE}; "
+                f"from flwr.{name}.cli import flower_{name} as main; sys.exit(main())"]
+
     def superlink(self, *options: str) -> subprocess.Popen:
         """With TLS where `certificates` has a folder with ca.pem, server.pem and server.key."""
         home, tls = self.folder / "home", ["--insecure"]
@@ -91,11 +98,7 @@ class World:
         home.mkdir(exist_ok=True)
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\n{connection}\n')
-        program = [str(self.bin / "flower-superlink")]
-        if PATIENCE > 1.0:  # an app that has not begun after 30 s is taken for dead; everything else stays as it is
-            program = [str(self.bin / "python"), "-c", "import sys, flwr.common.constant as c; c.HEARTBEAT_DEFAULT_INTERVAL *= "
-                       f"{PATIENCE}; from flwr.superlink.cli import flower_superlink; sys.exit(flower_superlink())"]
-        process = self.start("superlink", [*program, *tls, "--host", "127.0.0.1", "--port", str(self.port),
+        process = self.start("superlink", [*self.program("superlink"), *tls, "--host", "127.0.0.1", "--port", str(self.port),
                                            "--database", str(self.folder / "state.db"), "--disable-runtime-dependency-installation",
                                            *options])
         self.until(lambda: process.poll() is not None or self._listens(), 120, "the SuperLink does not listen")

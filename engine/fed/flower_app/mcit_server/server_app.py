@@ -1,7 +1,7 @@
 """Carries the bytes between Flower's nodes and libmcit_fed.so, which decides everything: who trains, what counts, what comes of it.
 
 A node says its logical name once (a message "query"), and then gets a model and gives an update (messages "train"). Every
-answer is waited for by a thread of its own, so that one that does not come whole holds nobody up.
+message has a thread of its own, so that an answer that does not come whole holds nobody up.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ class Waiting:
         self._grid, self._end, self._arrived = grid, time.monotonic() + seconds, arrived
 
     def send(self, node: int, kind: str, content: RecordDict, name: str) -> None:
-        ttl = max(1.0, self._end - time.monotonic())
-        (message,) = self._grid.push_messages([Message(content, node, kind, ttl=ttl)])
-        threading.Thread(target=self._wait, args=(message, node, name), daemon=True).start()
+        threading.Thread(target=self._ask, args=(node, kind, content, name), daemon=True).start()
 
-    def _wait(self, message: str, node: int, name: str) -> None:
+    def _ask(self, node: int, kind: str, content: RecordDict, name: str) -> None:
+        ttl = max(1.0, self._end - time.monotonic())
+        try:
+            (message,) = self._grid.push_messages([Message(content, node, kind, ttl=ttl)])
+        except Exception as failure:  # its time may be over before it is there: the client is missing, the round goes on
+            return log(INFO, "a message to node %s was not sent: %s", node, failure)
         while time.monotonic() < self._end:
             for answer in self._grid.pull_messages([message]):
                 return self._arrived(node, name, answer)
