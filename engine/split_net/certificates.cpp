@@ -13,13 +13,6 @@
 namespace mcit::split::net {
 namespace {
 
-template <auto release>
-struct Free {
-  template <class T>
-  void operator()(T* pointer) const {
-    release(pointer);
-  }
-};
 using Certificate = std::unique_ptr<X509, Free<X509_free>>;
 using Key = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
 using Memory = std::unique_ptr<BIO, Free<BIO_free>>;

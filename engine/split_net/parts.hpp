@@ -11,6 +11,15 @@
 
 namespace mcit::split::net {
 
+/// Deleter of what OpenSSL hands out.
+template <auto release>
+struct Free {
+  template <class T>
+  void operator()(T* pointer) const {
+    release(pointer);
+  }
+};
+
 /// How a greeting and what comes after it begin.
 inline constexpr const char *kHello = "hello mcit.split.1", *kWelcome = "welcome", *kDone = "done";
 

@@ -14,13 +14,6 @@
 namespace mcit::split::net {
 namespace {
 
-template <auto release>
-struct Free {
-  template <class T>
-  void operator()(T* pointer) const {
-    release(pointer);
-  }
-};
 using Context = std::unique_ptr<SSL_CTX, Free<SSL_CTX_free>>;
 using Session = std::unique_ptr<SSL, Free<SSL_free>>;
 using Memory = std::unique_ptr<BIO, Free<BIO_free>>;

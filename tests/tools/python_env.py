@@ -19,33 +19,34 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 SKIPPED = 4  # what CTest takes for a test that was left out
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcit" / "test-venv"
+def _folder(name: str) -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcit" / name
 
 
-def _wanted() -> str:
-    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+def _wanted(requirements: Path) -> str:
+    return hashlib.sha256(requirements.read_bytes()).hexdigest()
 
 
-def find_python() -> Path | None:
-    """The environment's interpreter, if it is there and as requirements.txt wants it."""
-    python, stamp = _folder() / "bin" / "python", _folder() / "requirements.sha256"
-    return python if python.exists() and stamp.exists() and stamp.read_text() == _wanted() else None
+def find_python(name: str = "test-venv", requirements: Path = REQUIREMENTS) -> Path | None:
+    """An environment's interpreter, if it is there and as its requirements want it."""
+    python, stamp = _folder(name) / "bin" / "python", _folder(name) / "requirements.sha256"
+    return python if python.exists() and stamp.exists() and stamp.read_text() == _wanted(requirements) else None
 
 
-def ensure_python() -> Path:
-    """Makes or refreshes the environment. Raises SystemExit with the reason where that fails."""
-    known = find_python()
+def ensure_python(name: str = "test-venv", requirements: Path = REQUIREMENTS,
+                  what: str = "the tests' packages", size: str = "0.3 GB") -> Path:
+    """Makes or refreshes an environment. Raises SystemExit with the reason where that fails."""
+    known = find_python(name, requirements)
     if known:
         return known
-    folder = _folder()
+    folder = _folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
-    print(f"installing the tests' packages into {folder} (once; about 0.3 GB)", file=sys.stderr)
+    print(f"installing {what} into {folder} (once; about {size})", file=sys.stderr)
     _run([sys.executable, "-m", "venv", str(folder)], "is the package python3-venv installed?")
-    _run([str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "-r", str(REQUIREMENTS)],
+    _run([str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "-r", str(requirements)],
          "see pip's message above")
-    (folder / "requirements.sha256").write_text(_wanted())
+    (folder / "requirements.sha256").write_text(_wanted(requirements))
     return python
 
 
