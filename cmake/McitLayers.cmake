@@ -1,4 +1,4 @@
-# mcit_library(<name> [SHARED] DEPS <lib>... SOURCES <file>... [PRIVATE_LIBS <target>...])
+# mcit_library(<name> [SHARED] [TORCH] DEPS <lib>... SOURCES <file>... [PRIVATE_LIBS <target>...])
 #
 # The only arrows allowed between the engine's libraries. A library that names another one must find it in its
 # row here; anything else stops the configure step, so the picture in docs/architecture.md stays true.
@@ -45,8 +45,33 @@ function(mcit_options target)
   endif()
 endfunction()
 
+# mcit_torch_headers(<target>): its files find LibTorch's headers compiled already, once for all such targets:
+# reading them takes most of the time that such a file takes. All compile with the same flags that matter to it
+# (mcit_options; executables as position-independent code too); a file with flags of its own must set
+# SKIP_PRECOMPILE_HEADERS.
+function(mcit_torch_headers target)
+  if(NOT TARGET mcit_torch_headers)
+    file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/torch_headers.cpp" CONTENT "")
+    add_library(mcit_torch_headers OBJECT "${PROJECT_BINARY_DIR}/torch_headers.cpp")
+    mcit_options(mcit_torch_headers)
+    target_link_libraries(mcit_torch_headers PRIVATE mcit::torch)
+    target_precompile_headers(mcit_torch_headers PRIVATE "${PROJECT_SOURCE_DIR}/engine/torch_headers.hpp")
+  endif()
+  get_target_property(kind ${target} TYPE)
+  if(kind STREQUAL "EXECUTABLE")
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # What comes out of a precompiled header is no system header any more: false alarms on std::string and std::vector.
+    target_compile_options(${target} PRIVATE -Wno-array-bounds -Wno-stringop-overflow)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM mcit_torch_headers)
+endfunction()
+
+# mcit_library(... TORCH): with mcit_torch_headers()
 function(mcit_library name)
-  cmake_parse_arguments(ARG "SHARED" "" "DEPS;SOURCES;LIBS;PRIVATE_LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "SHARED;TORCH" "" "DEPS;SOURCES;LIBS;PRIVATE_LIBS" ${ARGN})
   mcit_check_arrows(${name} ${ARG_DEPS})
   set(kind STATIC)
   if(ARG_SHARED)
@@ -59,4 +84,7 @@ function(mcit_library name)
   target_link_libraries(mcit_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS} PRIVATE ${ARG_PRIVATE_LIBS})
   # "core/json.hpp": every engine header is named by its library.
   target_include_directories(mcit_${name} PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/engine>")
+  if(ARG_TORCH)
+    mcit_torch_headers(mcit_${name})
+  endif()
 endfunction()

@@ -24,6 +24,7 @@ function(mcit_add_plugin name)
   endif()
   if(COMMAND mcit_options)  # in the tree: under the engine's warnings, beside its executable
     mcit_options(${name})
+    mcit_torch_headers(${name})
     set_target_properties(${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/lib/mcit/plugins")
     if(ARG_FIXTURE)
       set_target_properties(${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests/fixtures/plugins")
