@@ -170,7 +170,9 @@ RoundPlan RoundEngine::plan(const std::vector<OnlineClient>& online) {
 
 const std::string& RoundEngine::preview(const std::string& client) const {
   if (phase_ == Phase::needs_model) throw Error("download", "there is no model yet");
-  const std::string wanted = ledger_.sha() + (rule_->personal() ? "/" + client : "");
+  // A round may leave the state as it was; the next one's blob says its own number.
+  const std::string wanted =
+      std::to_string(round()) + "/" + ledger_.sha() + (rule_->personal() ? "/" + client : "");
   if (blob_of_ == wanted) return blob_;
   blob_ = to_blob(rule_->download(ledger_.state(), client), {{"schema", "mcit.model.1"},
                                                              {"run", settings_.run},

@@ -151,7 +151,7 @@ class RoundEngine {
   std::optional<Open> open_;
   std::vector<RoundReason> late_;
   mutable std::string blob_;     ///< what the last download was
-  mutable std::string blob_of_;  ///< of which state, and of which client where it is personal
+  mutable std::string blob_of_;  ///< of which round and state, and of which client where it is personal
   std::string failure_;
 };
 

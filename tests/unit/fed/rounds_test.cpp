@@ -41,6 +41,26 @@ TEST_CASE("a federation runs its rounds and says what happened in each") {
                        MessageMatches(ContainsSubstring("all rounds are done")));
 }
 
+TEST_CASE("a round that leaves the state as it was is followed by the next one's model") {
+  TemporaryFolder folder;
+  World world(folder / "ledger");
+  for (const char* number : {"1", "2"}) {
+    for (const std::string& client : world.engine->plan(world.online()).clients) {
+      const std::string& given = world.engine->download(client);
+      const Blob model = from_blob(given, "model");
+      CHECK(model.metadata.at("round") == number);
+      const UpdateInfo info = info_of(client, world.engine->round(), model.metadata.at("base"));
+      CHECK(world.engine
+                ->offer(client, world.engine->round(),
+                        encode_update(info, world.engine->layout(), model.arrays, model.arrays, {}))
+                .verdict == Verdict::accepted);
+    }
+    const CloseResult result = world.engine->close();
+    REQUIRE(result.outcome == Outcome::committed);
+    CHECK(result.record.before == result.record.after);
+  }
+}
+
 TEST_CASE("the order of replies changes no bit") {
   TemporaryFolder folder;
   std::set<std::string> shas;
