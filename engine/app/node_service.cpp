@@ -47,14 +47,15 @@ bool answer(flower::Node& node, const NodeClient& client, const flower::Request&
             std::optional<Answered>& last) {
   std::string why;
   try {
-    const flower::Content content = node.content(request);
+    const std::optional<flower::Content> content = node.content(request);
+    if (!content) return false;
     if (request.type == "query") {
       node.reply(request, who(client));
       return false;
     }
     if (request.type != "train")
       throw flower::Failure("nothing is known of messages of the kind " + request.type);
-    const std::string& model = model_of(content);
+    const std::string& model = model_of(*content);
     const std::string name = fed::sha256(model);
     if (!last || last->model != name) {
       last.reset();

@@ -65,10 +65,11 @@ void serve_twice(flower::Node& node, const NodeClient& client) {
       node.sleep(0.5);
       continue;
     }
-    const flower::Content content = node.content(*request);
+    const std::optional<flower::Content> content = node.content(*request);
+    if (!content) continue;
     flower::Content answer{{{"who", {{"client", client.id}, {"examples", client.examples}}}}, {}};
     if (request->type == "train") {
-      const std::string blob = client.train(content.arrays.at(0).second.at(0).second.data);
+      const std::string blob = client.train(content->arrays.at(0).second.at(0).second.data);
       answer.arrays.push_back(
           {"update", {{"blob", {"uint8", {static_cast<std::int64_t>(blob.size())}, "safetensors", blob}}}});
     }

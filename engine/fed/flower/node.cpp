@@ -42,6 +42,9 @@ Response call(Http& http, const std::string& name, const Message& request) {
   return response;
 }
 
+/// What was asked belongs to a run that is over, or this node was forgotten: pull() finds out which.
+bool run_has_ended(const Refused& refused) { return refused.code == kRunNotAllowed || refused.status == 401; }
+
 void tree_of(const Packed& packed, const std::string& id, wire::ObjectTree& tree) {
   tree.set_object_id(id);
   for (const std::string& child : packed.at(id).children) tree_of(packed, child, *tree.add_children());
@@ -202,7 +205,7 @@ std::optional<Request> Node::pull() {
   return out;
 }
 
-Content Node::content(const Request& request) {
+std::optional<Content> Node::content(const Request& request) try {
   State& s = *state_;
   const Fetch fetch = [&](const std::string& id) {
     wire::PullObjectRequest ask;
@@ -231,6 +234,10 @@ Content Node::content(const Request& request) {
   confirm.set_message_object_id(request.id);
   s.insist<wire::ConfirmMessageReceivedResponse>("confirm-message-received", confirm);
   return out;
+} catch (const Refused& refused) {
+  if (!run_has_ended(refused)) throw;
+  state_->say(std::string("a message is not wanted any more: ") + refused.what());
+  return std::nullopt;
 }
 
 bool Node::State::push(const Request& request, Packed& packed, const wire::Error* error,
@@ -280,7 +287,7 @@ bool Node::State::push(const Request& request, Packed& packed, const wire::Error
             " was not stored: the SuperLink has it, or its bytes are damaged");
     }
   } catch (const Refused& refused) {
-    if (refused.code != kRunNotAllowed && refused.status != 401) throw;
+    if (!run_has_ended(refused)) throw;
     say(std::string("an answer is not wanted any more: ") + refused.what());
     return false;
   }

@@ -3,7 +3,9 @@
 ///
 ///   Node node({.url = "https://server:8000", .ca_file = "ca.pem"}, key, {});
 ///   node.join();
-///   while (...) if (auto request = node.pull()) node.reply(*request, answer(node.content(*request)));
+///   while (...)
+///     if (auto request = node.pull())
+///       if (auto content = node.content(*request)) node.reply(*request, answer(*content));
 ///   node.leave();
 ///
 /// The SuperLink cannot send code: a node reads what its messages say and nothing else.
@@ -59,8 +61,9 @@ class MCIT_FLOWER_EXPORT Node {
   /// The next message, if there is one. Goes on after an outage, and joins again where the SuperLink does not
   /// know the node any more. @throws Unreachable after `patience`, Refused
   std::optional<Request> pull();
-  /// All that a message says; then the SuperLink may forget it. @throws Failure
-  Content content(const Request& request);
+  /// All that a message says; then the SuperLink may forget it. Nothing where its run is over: no answer is
+  /// wanted any more. @throws Failure
+  std::optional<Content> content(const Request& request);
   /// @return false where the run is over and the SuperLink wants no answer any more
   bool reply(const Request& request, const Content& content);
   bool reply_error(const Request& request, const std::string& reason);
