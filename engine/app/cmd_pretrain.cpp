@@ -8,6 +8,7 @@
 #include "core/hash.hpp"
 #include "core/json.hpp"
 #include "core/log.hpp"
+#include "core/progress.hpp"
 #include "core/random.hpp"
 #include "core/system.hpp"
 #include "mcit/errors.hpp"
@@ -175,6 +176,8 @@ std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& m
                                              const Encoder& encoder, const Settings& s) {
   const at::NoGradGuard no_grad;
   std::map<std::string, double> out;
+  Progress progress("evaluating", static_cast<std::int64_t>(mini::Mixture::kinds().size()) * s.evaluate,
+                    "pictures");
   for (const std::string& kind : mini::Mixture::kinds()) {
     Rng rng(derive(s.train.seed, {"evaluate", std::string_view(kind)}));
     std::int64_t right = 0;
@@ -198,6 +201,8 @@ std::map<std::string, double> evaluate_kinds(Mllm& model, const mini::Mixture& m
       const auto answers = model.decode(prefill, 12);
       for (std::size_t i = 0; i < answers.size(); ++i)
         right += encoder.decode(answers[i]) == batch.examples[i]->answer ? 1 : 0;
+      progress.advance(count);
+      if (interrupted()) throw Interrupted();
     }
     out[kind] = std::round(1000.0 * static_cast<double>(right) / static_cast<double>(s.evaluate)) / 10.0;
   }
