@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "app/commands.hpp"
-#include "app/federation_settings.hpp"
+#include "app/federate_settings.hpp"
 #include "core/console.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"

@@ -7,7 +7,7 @@
 #include <iostream>
 
 #include "app/commands.hpp"
-#include "app/federation_settings.hpp"
+#include "app/federate_settings.hpp"
 #include "app/node_service.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
@@ -130,7 +130,7 @@ RunDir open_state(const fs::path& folder, const std::string& config) {
 
 std::string train(const Trainer& trainer, std::int64_t k, const fs::path& folder, const std::string& model) {
   const Stopwatch watch;
-  const RoundRequest request = request_of(model, trainer.settings.federation);
+  const fed::RoundRequest request = request_of(model, trainer.settings.federation);
   const std::string round = "round " + std::to_string(request.info.round);
   trainer.clients->open(folder, static_cast<std::int64_t>(request.info.round) - 1);
   std::string update;

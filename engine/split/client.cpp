@@ -5,9 +5,9 @@
 #include "core/random.hpp"
 #include "core/system.hpp"
 #include "data/loader.hpp"
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
 #include "split/client_files.hpp"
-#include "split/tensors.hpp"
 #include "train/pretrain_parts.hpp"
 
 namespace mcit::split {
@@ -140,7 +140,7 @@ Message Client::State::tokens(const Message& request, bool learning) {
   const at::AutoGradMode graph(learning && training.trained.heads);
   sent = heads.forward(joined.inputs);
   (learning ? labels : scored_labels) = joined.labels;
-  for (const auto& [modality, tensor] : sent) out.arrays[name_of(modality)] = to_array(tensor, wire());
+  for (const auto& [modality, tensor] : sent) out.arrays[name_of(modality)] = array_of_tensor(tensor, wire());
   if (learning) {
     const Flops each = flops(joined.inputs, true);
     costs.flops += each.heads() * static_cast<double>(rows.size());
@@ -152,13 +152,13 @@ Message Client::State::tokens(const Message& request, bool learning) {
 Message Client::State::gradient(const Message& request) {
   if (!labels.defined()) throw DataError(parts.id, "was sent predictions for nothing");
   const Tensor y =
-      to_tensor(expect_array(request, "y", {labels.size(0), shape.classes}, "the server"), dtype);
+      tensor_of_array(expect_array(request, "y", {labels.size(0), shape.classes}, "the server"), dtype);
   const at::AutoGradMode graph(true);
   const Tensor leaf = y.requires_grad_(true);
   const Tensor loss = at::cross_entropy_loss(leaf, labels);
   loss.backward();
   labels = Tensor();
-  Message out{"gradient", {}, {{"y", to_array(leaf.grad(), wire())}}};
+  Message out{"gradient", {}, {{"y", array_of_tensor(leaf.grad(), wire())}}};
   out.set("loss", loss.item<double>());
   return out;
 }
@@ -168,7 +168,7 @@ Message Client::State::token_gradient(const Message& request) {
   std::vector<Tensor> outputs, gradients;
   for (const auto& [modality, tensor] : sent)
     gradients.push_back(
-        to_tensor(expect_array(request, name_of(modality), tensor.sizes().vec(), "the server"), dtype));
+        tensor_of_array(expect_array(request, name_of(modality), tensor.sizes().vec(), "the server"), dtype));
   // One pass for all modalities: d Σ <s, g> = g.
   const at::AutoGradMode graph(true);
   Tensor sum;
@@ -187,7 +187,7 @@ Message Client::State::token_gradient(const Message& request) {
 Message Client::State::scores(const Message& request) {
   if (!scored_labels.defined()) throw DataError(parts.id, "was sent predictions for nothing");
   const std::int64_t rows = scored_labels.size(0);
-  const Tensor y = to_tensor(expect_array(request, "y", {rows, shape.classes}, "the server"), dtype);
+  const Tensor y = tensor_of_array(expect_array(request, "y", {rows, shape.classes}, "the server"), dtype);
   Message out{"scores", {}, {}};
   out.set("rows", rows);
   out.set("correct", y.argmax(1).eq(scored_labels).sum().item<std::int64_t>());
@@ -208,7 +208,7 @@ Parameters Client::State::whole(const Message& request) {
   const at::NoGradGuard no_grad;
   for (const Parameter& p : all)
     p.value.detach().copy_(
-        to_tensor(expect_array(request, p.name, p.value.sizes().vec(), "the server"), dtype));
+        tensor_of_array(expect_array(request, p.name, p.value.sizes().vec(), "the server"), dtype));
   costs.parameter_bytes =
       std::max(costs.parameter_bytes, training_bytes(heads.parameters()) + training_bytes(rest));
   return all;
@@ -237,7 +237,7 @@ Message Client::State::train(const Message& request) {
       seen += static_cast<std::int64_t>(rows.size());
     }
     costs.rows += seen;
-    for (const Parameter& p : learning) out.arrays[p.name] = to_array(p.value, wire());
+    for (const Parameter& p : learning) out.arrays[p.name] = array_of_tensor(p.value, wire());
   }
   out.set("rows", seen);
   out.set("loss", sum / static_cast<double>(steps));

@@ -5,9 +5,9 @@
 
 #include "core/log.hpp"
 #include "core/system.hpp"
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
 #include "split/loop_state.hpp"
-#include "split/tensors.hpp"
 
 namespace mcit::split {
 namespace {
@@ -121,7 +121,7 @@ Tokens Loop::State::tokens_of(const Message& reply, const std::string& who, std:
   for (const auto& [name, array] : reply.arrays) {
     const Modality modality = modality_of(name);
     const std::vector<std::int64_t> shape = {rows, base.shape.tokens(modality), base.shape.width};
-    out[modality] = to_tensor(expect_array(reply, name, shape, who), dtype);
+    out[modality] = tensor_of_array(expect_array(reply, name, shape, who), dtype);
   }
   if (out.empty()) throw DataError(who, "sent rows without tokens");
   return out;
@@ -155,7 +155,7 @@ std::map<std::string, Server::Answer> Loop::State::gather_gradients(
   std::int64_t rows = 0;
   for (const auto& [id, y] : server.predict(tokens, true)) {
     Message request = request_of("predictions", {{"stage", stage}, {"step", step}});
-    request.arrays["y"] = to_array(y, wire());
+    request.arrays["y"] = array_of_tensor(y, wire());
     requests[id] = request.encode();
     rows += y.size(0);
   }
@@ -165,7 +165,7 @@ std::map<std::string, Server::Answer> Loop::State::gather_gradients(
     const std::vector<std::int64_t> shape = {tokens.at(id).begin()->second.size(0), base.shape.classes};
     const double loss = reply.number("loss");
     if (!std::isfinite(loss)) throw DataError(id, "sent a loss that is not finite");
-    out[id] = {loss, to_tensor(expect_array(reply, "y", shape, id), dtype)};
+    out[id] = {loss, tensor_of_array(expect_array(reply, "y", shape, id), dtype)};
   });
   return out;
 }
@@ -186,7 +186,7 @@ double Loop::State::split_step(std::int64_t& clients) {
     if (!answers.contains(id)) continue;
     Message request = request_of("token_gradient", {{"stage", stage}, {"step", step}});
     for (const auto& [modality, tensor] : gradients)
-      request.arrays[name_of(modality)] = to_array(tensor, wire());
+      request.arrays[name_of(modality)] = array_of_tensor(tensor, wire());
     requests[id] = request.encode();
   }
   if (!requests.empty()) exchange(requests, "done", false);
@@ -211,7 +211,7 @@ Parameters Loop::State::travelling() {
 
 std::string Loop::State::model_message(const char* kind, Fields fields) {
   Message out = request_of(kind, fields);
-  for (const Parameter& p : travelling()) out.arrays[p.name] = to_array(p.value, wire());
+  for (const Parameter& p : travelling()) out.arrays[p.name] = array_of_tensor(p.value, wire());
   return out.encode();
 }
 
@@ -235,7 +235,7 @@ double Loop::State::average_round(std::int64_t steps, std::int64_t& clients) {
       Update update{static_cast<double>(rows), {}};
       for (const Parameter& p : model)
         update.values[p.name] =
-            to_tensor(expect_array(reply, p.name, p.value.sizes().vec(), id), at::kDouble);
+            tensor_of_array(expect_array(reply, p.name, p.value.sizes().vec(), id), at::kDouble);
       const double mean = reply.number("loss");
       if (!std::isfinite(mean)) throw DataError(id, "sent a loss that is not finite");
       loss += update.rows * mean;
@@ -273,7 +273,7 @@ std::map<std::string, Score> Loop::State::split_scores(std::int64_t task) {
     for (const auto& [id, sent] : tokens) {
       left.push_back(id);
       Message predictions{"test_predictions", {}, {}};
-      predictions.arrays["y"] = to_array(server.predict({{id, sent}}, false).at(id), wire());
+      predictions.arrays["y"] = array_of_tensor(server.predict({{id, sent}}, false).at(id), wire());
       requests[id] = predictions.encode();
     }
     exchange(requests, "scores", true,

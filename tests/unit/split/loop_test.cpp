@@ -7,11 +7,11 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
 #include "model/safetensors.hpp"
 #include "split/local_peers.hpp"
 #include "split/loop.hpp"
-#include "split/tensors.hpp"
 #include "unit/core/temporary.hpp"
 
 namespace mcit::split {
@@ -221,8 +221,8 @@ TEST_CASE("a step goes on with who answered well") {
       return static_cast<void>(reply = Message{"error", {{"what", "disk full"}}, {}}.encode());
     if (message.arrays.empty()) return reply.clear();
     auto& [name, array] = *message.arrays.begin();
-    if (harm == "nan") array = to_array(at::full(array.shape, std::nan(""), at::kDouble), at::kDouble);
-    if (harm == "shape") array = to_array(at::zeros({1, 1}, at::kDouble), at::kDouble);
+    if (harm == "nan") array = array_of_tensor(at::full(array.shape, std::nan(""), at::kDouble), at::kDouble);
+    if (harm == "shape") array = array_of_tensor(at::zeros({1, 1}, at::kDouble), at::kDouble);
     if (harm == "rows") message.set(kind == "tokens" ? "rows" : "loss", std::int64_t{1000000});
     if (harm == "rows" && kind != "tokens") message.arrays.clear();
     reply = message.encode();

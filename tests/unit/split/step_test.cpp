@@ -7,8 +7,8 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
 
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
-#include "split/tensors.hpp"
 
 namespace mcit::split {
 namespace {
@@ -50,22 +50,23 @@ double split_step(Server& server, std::map<std::string, Client*> clients, std::i
     expect_kind(reply, "tokens", id);
     for (const Modality modality : kModalities)
       if (const auto found = reply.arrays.find(name_of(modality)); found != reply.arrays.end())
-        tokens[id][modality] = to_tensor(found->second, at::kDouble);
+        tokens[id][modality] = tensor_of_array(found->second, at::kDouble);
   }
   std::map<std::string, Server::Answer> answers;
   for (const auto& [id, y] : server.predict(tokens, true)) {
     Message request = step_request("predictions", step);
-    request.arrays["y"] = to_array(y, at::kDouble);
+    request.arrays["y"] = array_of_tensor(y, at::kDouble);
     const Message reply = asked(*clients.at(id), request);
     expect_kind(reply, "gradient", id);
-    if (id != silent) answers[id] = {reply.number("loss"), to_tensor(reply.arrays.at("y"), at::kDouble)};
+    if (id != silent)
+      answers[id] = {reply.number("loss"), tensor_of_array(reply.arrays.at("y"), at::kDouble)};
   }
   const double loss = server.learn(answers, step);
   for (const auto& [id, gradients] : server.token_gradients()) {
     if (id == silent) continue;
     Message request = step_request("token_gradient", step);
     for (const auto& [modality, tensor] : gradients)
-      request.arrays[name_of(modality)] = to_array(tensor, at::kDouble);
+      request.arrays[name_of(modality)] = array_of_tensor(tensor, at::kDouble);
     expect_kind(asked(*clients.at(id), request), "done", id);
   }
   return loss;
@@ -216,10 +217,10 @@ TEST_CASE("a client answers what it cannot do with an error") {
   says(step_request("token_gradient", 0).encode(), "for nothing");
   asked(client, step_request("tokens", 0));
   Message wrong = step_request("predictions", 0);
-  wrong.arrays["y"] = to_array(at::zeros({2, 4}, at::kDouble), at::kDouble);
+  wrong.arrays["y"] = array_of_tensor(at::zeros({2, 4}, at::kDouble), at::kDouble);
   says(wrong.encode(), "[2, 4] F64, expected floating-point [2, 5]");
   wrong.arrays["y"] =
-      to_array(at::full({2, 5}, std::numeric_limits<double>::infinity(), at::kDouble), at::kDouble);
+      array_of_tensor(at::full({2, 5}, std::numeric_limits<double>::infinity(), at::kDouble), at::kDouble);
   says(wrong.encode(), "not finite");
 }
 

@@ -3,7 +3,7 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
-#include "app/round_request.hpp"
+#include "fed/round_request.hpp"
 #include "mcit/errors.hpp"
 #include "unit/fed/world.hpp"
 
@@ -28,8 +28,8 @@ TEST_CASE("what a server sends says the same as the engine that made it") {
   World world(folder / "ledger");
   REQUIRE(world.round().outcome == fed::Outcome::committed);
   world.engine->plan(world.online());
-  const RoundRequest here = request_of(*world.engine, "ann");
-  const RoundRequest there = request_of(world.engine->preview("ann"), settings());
+  const fed::RoundRequest here = request_of(*world.engine, "ann");
+  const fed::RoundRequest there = request_of(world.engine->preview("ann"), settings());
   CHECK(there.info.run == here.info.run);
   CHECK(there.info.round == 2);
   CHECK(there.info.round == here.info.round);
@@ -47,7 +47,7 @@ TEST_CASE("what a server sends says the same as the engine that made it") {
 TEST_CASE("control variates are a group of their own, as in the rule's layout") {
   TemporaryFolder folder;
   World world(folder / "ledger", "", "rule = \"scaffold\"\nclients = 4\n");
-  const RoundRequest there = request_of(world.engine->preview("ann"), settings());
+  const fed::RoundRequest there = request_of(world.engine->preview("ann"), settings());
   const fed::Layout layout = world.engine->layout();
   REQUIRE(there.layout.size() == layout.size());
   for (const auto& [name, spec] : layout) {

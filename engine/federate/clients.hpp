@@ -10,12 +10,13 @@
 #include <string>
 #include <vector>
 
-#include "app/federation_parts.hpp"
-#include "app/federation_stack.hpp"
-#include "app/round_request.hpp"
 #include "core/progress.hpp"
 #include "fed/partition.hpp"
+#include "fed/round_request.hpp"
 #include "fed/streams.hpp"
+#include "federate/client_host.hpp"
+#include "federate/client_state.hpp"
+#include "federate/stacked_factors.hpp"
 #include "train/task_loop.hpp"
 
 namespace mcit {
@@ -80,7 +81,7 @@ class FederatedClients {
   void open(const std::filesystem::path& folder, std::int64_t committed);
 
   /// A round of client k. @return an update @throws DataError for a model of another federation, Interrupted
-  std::string train(std::int64_t k, const RoundRequest& request, Progress& progress);
+  std::string train(std::int64_t k, const fed::RoundRequest& request, Progress& progress);
 
   fed::Arrays shared() const;  ///< what would leave the client that is loaded
   /// Puts a model in place, with what client k keeps to itself; k = -1: nobody's.
@@ -94,8 +95,8 @@ class FederatedClients {
   StateDict shared_tensors() const;
   void load_shared(const fed::Arrays& arrays);
   void load_strategy(const ClientState& client, const fed::Arrays& model);
-  void check(const RoundRequest& request) const;
-  bool starts_elsewhere(const RoundRequest& request) const;
+  void check(const fed::RoundRequest& request) const;
+  bool starts_elsewhere(const fed::RoundRequest& request) const;
   Task task_of(std::int64_t t, std::int64_t index) const;
   bool enter_task(std::int64_t k, std::int64_t round, ClientState& client);
   BatchSource batches_of(std::int64_t k, std::int64_t task) const;
@@ -105,9 +106,9 @@ class FederatedClients {
                              const fed::ArrayViews& sent) const;
   fed::Arrays privatized(std::int64_t k, std::int64_t round, const fed::Arrays& start,
                          const fed::ArrayViews& sent) const;
-  std::string encode(std::int64_t k, const RoundRequest& request, const fed::Arrays& start,
+  std::string encode(std::int64_t k, const fed::RoundRequest& request, const fed::Arrays& start,
                      ClientState& client) const;
-  void keep(std::int64_t k, const RoundRequest& request, ClientState& client);
+  void keep(std::int64_t k, const fed::RoundRequest& request, ClientState& client);
 
   FederatedParts parts_;
   ClientOptions options_;

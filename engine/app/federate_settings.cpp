@@ -1,4 +1,4 @@
-#include "app/federation_settings.hpp"
+#include "app/federate_settings.hpp"
 
 #include "mcit/errors.hpp"
 

@@ -5,22 +5,22 @@
 
 #include "fed/round_engine.hpp"
 
-namespace mcit {
+namespace mcit::fed {
 
 inline constexpr const char* kControl = "control/";  ///< before the names of SCAFFOLD's variates
 
 struct RoundRequest {
-  fed::UpdateInfo info;  ///< run, strategy, round and base; the client adds the rest
-  fed::Layout layout;    ///< what the update must hold
-  fed::Arrays model;     ///< what the client starts from
+  UpdateInfo info;  ///< run, strategy, round and base; the client adds the rest
+  Layout layout;    ///< what the update must hold
+  Arrays model;     ///< what the client starts from
 };
 
 /// As an engine in this process asks a client.
-RoundRequest request_of(fed::RoundEngine& engine, const std::string& client);
+RoundRequest request_of(RoundEngine& engine, const std::string& client);
 
 /// As a server asks, which has sent this blob. It is from outside: everything in it is checked but whether
 /// its tensors are those that the client trains.
 /// @throws DataError for a blob that is malformed or of another run
-RoundRequest request_of(const std::string& model, const fed::FederationSettings& settings);
+RoundRequest request_of(const std::string& model, const FederationSettings& settings);
 
-}  // namespace mcit
+}  // namespace mcit::fed

@@ -1,4 +1,4 @@
-#include "app/federation.hpp"
+#include "federate/loop.hpp"
 
 #include <algorithm>
 #include <optional>
@@ -68,7 +68,7 @@ void FederatedLoop::State::run_round(Progress& progress) {
   if (online.empty())
     throw ConfigError("stream", "leaves round " + std::to_string(round) + " without a client that has rows");
   const fed::RoundPlan plan = engine->plan(online);
-  std::optional<RoundRequest> request;
+  std::optional<fed::RoundRequest> request;
   for (const std::string& id : plan.clients) {
     if (!request || engine->rule().personal())
       request = request_of(*engine, id);

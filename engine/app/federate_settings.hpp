@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "app/federation.hpp"
+#include "federate/loop.hpp"
 #include "app/run_setup.hpp"
 
 namespace mcit {

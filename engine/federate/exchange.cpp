@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-#include "app/federation_client.hpp"
+#include "federate/clients.hpp"
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit {
@@ -48,7 +49,7 @@ void FederatedClients::check(const fed::Aggregator& rule) {
 }
 
 /// Whether this is the model that the strategy trains.
-void FederatedClients::check(const RoundRequest& request) const {
+void FederatedClients::check(const fed::RoundRequest& request) const {
   const auto wrong = [](const std::string& name, const std::string& what) {
     return DataError("model", "'" + name + "' " + what, "do server and node have the same settings?");
   };
@@ -57,7 +58,8 @@ void FederatedClients::check(const RoundRequest& request) const {
     if (!request.model.contains(name)) throw wrong(name, "is missing, and this client trains it");
   for (const auto& [name, array] : request.model) {
     if (stack_ && name.starts_with(StackedFactors::kPrefix)) continue;  // looked at where it is loaded
-    const std::string own = name.starts_with(kControl) ? name.substr(std::string(kControl).size()) : name;
+    const std::string own =
+        name.starts_with(fed::kControl) ? name.substr(std::string(fed::kControl).size()) : name;
     const auto at = request.model.find(own);
     if (!travels_.contains(own) || at == request.model.end())
       throw wrong(name, "is not what this client trains");
@@ -68,7 +70,7 @@ void FederatedClients::check(const RoundRequest& request) const {
 
 /// Whether the rule keeps what this client trains under other names: which of them it begins at is then up to
 /// the strategy.
-bool FederatedClients::starts_elsewhere(const RoundRequest& request) const {
+bool FederatedClients::starts_elsewhere(const fed::RoundRequest& request) const {
   return std::any_of(request.layout.begin(), request.layout.end(), [&](const auto& entry) {
     return entry.second.group == fed::Group::model && !request.model.contains(entry.first);
   });
@@ -139,7 +141,7 @@ void FederatedClients::load_shared(const fed::Arrays& arrays) {
       const auto own = blank_.find(name);
       if (own != blank_.end())
         copy_into(array, update[name] = at::empty_like(own->second));
-      else if (!name.starts_with(kControl))
+      else if (!name.starts_with(fed::kControl))
         update[name] = tensor_of_array(array);
     }
     try {

@@ -1,7 +1,7 @@
 // Stacked products beside a LoRA, in double precision: y = W x + s B A x + s B' A' x, whatever was there
 // before.
-#include "app/federation_parts.hpp"
-#include "app/federation_stack.hpp"
+#include "federate/stacked_factors.hpp"
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/lora.hpp"
 #include "unit/strategies/fake_backbone.hpp"

@@ -1,8 +1,9 @@
 // From trained tensors to the update that leaves the client, and to what it keeps.
-#include "app/federation_client.hpp"
 #include "core/random.hpp"
 #include "fed/client_terms.hpp"
 #include "fed/privacy.hpp"
+#include "federate/clients.hpp"
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
 
 namespace mcit {
@@ -13,7 +14,7 @@ void FederatedClients::set_terms(const ClientState& client, const fed::Arrays& s
   terms_->correction.clear();
   for (const Parameter& p : hooks_->parameters()) {
     if (options_.proximal > 0.0) terms_->anchor[p.name] = p.value.detach().clone();
-    const auto server = start.find(kControl + p.name);
+    const auto server = start.find(fed::kControl + p.name);
     if (server == start.end()) continue;
     std::vector<double> values = fed::values_of(server->second);
     if (const auto own = client.control.find(p.name); own != client.control.end())
@@ -29,7 +30,7 @@ fed::Arrays FederatedClients::update_control(ClientState& client, const fed::Arr
                                              const fed::ArrayViews& sent) const {
   fed::Arrays out;
   for (const Parameter& p : hooks_->parameters()) {
-    const auto server = start.find(kControl + p.name);
+    const auto server = start.find(fed::kControl + p.name);
     if (server == start.end()) continue;
     const std::vector<double> c = fed::values_of(server->second), x = fed::values_of(start.at(p.name)),
                               y = fed::values_of(sent.at(p.name));
@@ -39,7 +40,7 @@ fed::Arrays FederatedClients::update_control(ClientState& client, const fed::Arr
     fed::update_control<double>(
         own, change, c, x, y,
         static_cast<double>(options_.train.steps) * options_.train.learning_rate.at(p.group));
-    out[kControl + p.name] = fed::array_of(fed::Dtype::f32, server->second.shape, change);
+    out[fed::kControl + p.name] = fed::array_of(fed::Dtype::f32, server->second.shape, change);
   }
   return out;
 }
@@ -68,8 +69,8 @@ fed::Arrays FederatedClients::privatized(std::int64_t k, std::int64_t round, con
 }
 
 /// @param start the values of what travels before the training
-std::string FederatedClients::encode(std::int64_t k, const RoundRequest& request, const fed::Arrays& start,
-                                     ClientState& client) const {
+std::string FederatedClients::encode(std::int64_t k, const fed::RoundRequest& request,
+                                     const fed::Arrays& start, ClientState& client) const {
   const StateDict trained = shared_tensors();  // what leaves is copied once, into the update
   fed::ArrayViews sent;
   for (const auto& [name, tensor] : trained) sent[name] = view_of_tensor(tensor);
@@ -97,7 +98,7 @@ std::string FederatedClients::encode(std::int64_t k, const RoundRequest& request
 }
 
 /// Everything but what the client is given anew.
-void FederatedClients::keep(std::int64_t k, const RoundRequest& request, ClientState& client) {
+void FederatedClients::keep(std::int64_t k, const fed::RoundRequest& request, ClientState& client) {
   client.strategy = hooks_->state();
   std::erase_if(client.strategy, [&](const auto& entry) {
     return request.model.contains(entry.first) ||

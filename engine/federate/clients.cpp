@@ -1,4 +1,4 @@
-#include "app/federation_client.hpp"
+#include "federate/clients.hpp"
 
 #include <algorithm>
 
@@ -208,7 +208,7 @@ void FederatedClients::local_steps(std::int64_t k, std::int64_t round, std::int6
   hooks_->at(task, -1);
 }
 
-std::string FederatedClients::train(std::int64_t k, const RoundRequest& request, Progress& progress) {
+std::string FederatedClients::train(std::int64_t k, const fed::RoundRequest& request, Progress& progress) {
   const std::string& id = ids_[static_cast<std::size_t>(k)];
   const std::int64_t round = request.info.round;
   if (!takes_part(k, round)) throw DataError(id, "has no rows to train on in round " + std::to_string(round));

@@ -1,10 +1,10 @@
-#include "app/round_request.hpp"
+#include "fed/round_request.hpp"
 
 #include <charconv>
 
 #include "mcit/errors.hpp"
 
-namespace mcit {
+namespace mcit::fed {
 namespace {
 
 std::uint32_t round_number(const std::string& text) {
@@ -15,7 +15,7 @@ std::uint32_t round_number(const std::string& text) {
   return round;
 }
 
-RoundRequest request_for(const fed::FederationSettings& settings) {
+RoundRequest request_for(const FederationSettings& settings) {
   RoundRequest out;
   out.info.run = settings.run;
   out.info.strategy = settings.strategy;
@@ -25,17 +25,17 @@ RoundRequest request_for(const fed::FederationSettings& settings) {
 
 }  // namespace
 
-RoundRequest request_of(fed::RoundEngine& engine, const std::string& client) {
+RoundRequest request_of(RoundEngine& engine, const std::string& client) {
   RoundRequest out = request_for(engine.settings());
   out.info.round = engine.round();
   out.info.base = engine.ledger().sha();
   out.layout = engine.layout();
-  out.model = fed::from_blob(engine.download(client), "model").arrays;
+  out.model = from_blob(engine.download(client), "model").arrays;
   return out;
 }
 
-RoundRequest request_of(const std::string& model, const fed::FederationSettings& settings) {
-  fed::Blob blob = fed::from_blob(model, "model");
+RoundRequest request_of(const std::string& model, const FederationSettings& settings) {
+  Blob blob = from_blob(model, "model");
   const auto said = [&](const char* key) {
     const auto found = blob.metadata.find(key);
     if (found == blob.metadata.end()) throw DataError("model", std::string("does not say its ") + key);
@@ -49,10 +49,9 @@ RoundRequest request_of(const std::string& model, const fed::FederationSettings&
   out.info.round = round_number(said("round"));
   out.info.base = said("base");
   for (const auto& [name, array] : blob.arrays)
-    out.layout[name] = {array.dtype, array.shape,
-                        name.starts_with(kControl) ? fed::Group::control : fed::Group::model};
+    out.layout[name] = {array.dtype, array.shape, name.starts_with(kControl) ? Group::control : Group::model};
   out.model = std::move(blob.arrays);
   return out;
 }
 
-}  // namespace mcit
+}  // namespace mcit::fed

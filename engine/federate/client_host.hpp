@@ -1,10 +1,7 @@
 #pragma once
-/// What federated clients are made of: a strategy with the terms that federated methods add, its host, what a
-/// client keeps between rounds, tensors as they travel.
+/// What federated methods put around a client's strategy: terms beside its gradients, and its host.
 
-#include <torch/types.h>
-
-#include <filesystem>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "fed/arrays.hpp"
 #include "mcit/strategy.hpp"
 
 namespace mcit {
@@ -78,28 +74,5 @@ class ClientHost final : public Host {
   at::Generator generator_;
   std::optional<std::uint64_t> pending_;
 };
-
-/// What a client keeps between its rounds.
-struct ClientState {
-  std::int64_t task = -1;  ///< it is training; -1 before the first
-  std::vector<std::int64_t> met;
-  StateDict strategy;                  ///< without what travels
-  std::vector<std::string> trainable;  ///< parameters that require a gradient
-  std::map<std::string, std::vector<double>> residual, control;
-
-  bool empty() const { return strategy.empty() && residual.empty() && control.empty(); }
-};
-/// One file for (client, round). Files of rounds that are not committed are not read.
-void write_client(const std::filesystem::path& folder, const std::string& id, std::int64_t round,
-                  const ClientState& state);
-/// The newest of rounds up to `committed`; a fresh state when there is none. Later files are removed.
-ClientState read_client(const std::filesystem::path& folder, const std::string& id, std::int64_t committed);
-
-/// Of a contiguous tensor on the CPU, which outlives it.
-fed::ArrayView view_of_tensor(const Tensor& tensor);
-fed::Array array_of_tensor(const Tensor& tensor);
-Tensor tensor_of_array(const fed::Array& array);  ///< on the CPU, in its own type
-/// @throws Error when the shapes differ
-void copy_into(const fed::Array& array, Tensor target);
 
 }  // namespace mcit

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "app/federation_client.hpp"
+#include "federate/clients.hpp"
 
 namespace mcit {
 

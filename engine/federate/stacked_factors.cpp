@@ -1,8 +1,8 @@
-#include "app/federation_stack.hpp"
+#include "federate/stacked_factors.hpp"
 
 #include <torch/torch.h>
 
-#include "app/federation_parts.hpp"
+#include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/parts/lora.hpp"
 
