@@ -122,9 +122,17 @@ struct Federation {
   }
 };
 
-void federate_command(const RunFlags& flags, const std::string& command_line) {
+struct Flags : RunFlags {
+  std::string ledger;  ///< of a federation elsewhere, to score
+};
+
+void federate_command(const Flags& flags, const std::string& command_line) {
   const Launch launch = Launch::from_environment();
   const std::unique_ptr<Group> group = join_launch(launch);
+  if (!flags.ledger.empty() && !flags.resume.empty())
+    throw ConfigError("--ledger", "is scored into a new folder", "leave --resume out");
+  if (!flags.ledger.empty() && !group->alone())
+    throw ConfigError("--ledger", "is scored by one process", "leave torchrun out");
   Config config;
   std::optional<FederateSettings> settings;
   std::optional<Federation> all;
@@ -147,22 +155,26 @@ void federate_command(const RunFlags& flags, const std::string& command_line) {
   log::info("rows of each client:\n", all->clients.histogram());
   const StrategyPtr strategy = all->catalogue.create(s.strategy, all->params, all->clients.host());
   join_group(*strategy, s.strategy, *group);
-  fed::RoundEngine engine(std::move(s.federation), std::move(s.rule), s.rule_settings,
-                          dir->root() / "ledger");
+  fed::RoundEngine engine(
+      std::move(s.federation), std::move(s.rule), s.rule_settings,
+      flags.ledger.empty() ? dir->root() / "ledger" : std::filesystem::path(flags.ledger));
   const RunResult head = head_of(s, all->suite, all->work, all->provider, all->threads, command_line,
                                  read_file(dir->config()), *group);
   FederatedLoop loop(all->clients, s.loop);
   const Stopwatch watch;
   const std::string root = dir->root().string();
   try {
-    const RunResult done = loop.run(*strategy, s.strategy, head, engine, *dir);
+    const RunResult done = flags.ledger.empty() ? loop.run(*strategy, s.strategy, head, engine, *dir)
+                                                : loop.score(*strategy, s.strategy, head, engine, *dir);
     if (!group->first()) return;
     show(*dir, done);
+    if (!flags.ledger.empty()) return log::info("scored in ", duration_text(watch.seconds()), ": ", root);
     log::info(done.complete ? "done in " : "stopped after the rounds asked for, ",
               duration_text(watch.seconds()), ": ", root);
     if (!done.complete) log::info("go on with: mcit federate --resume ", root);
   } catch (const Interrupted&) {
-    log::warn("interrupted; the rounds up to here are saved. Go on with: mcit federate --resume ", root);
+    if (flags.ledger.empty())
+      log::warn("interrupted; the rounds up to here are saved. Go on with: mcit federate --resume ", root);
     throw;
   }
 }
@@ -170,11 +182,16 @@ void federate_command(const RunFlags& flags, const std::string& command_line) {
 }  // namespace
 
 void add_federate(CLI::App& app) {
-  auto flags = std::make_shared<RunFlags>();
+  auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("federate", "Train one model over clients that keep their rows");
   add_run_flags(*command, *flags, "Folder of the run",
                 "One setting, e.g. aggregate.rule=fedadam (repeatable)",
                 "Stop after this many rounds; --resume goes on");
+  command
+      ->add_option("--ledger", flags->ledger,
+                   "Train nothing: score what a server has committed in this folder")
+      ->type_name("DIR")
+      ->check(CLI::ExistingDirectory);
   command->footer(
       "Clients take turns in one process on one frozen model and hold their adapters alone. Every round is "
       "on\n"
@@ -182,7 +199,8 @@ void add_federate(CLI::App& app) {
       "Examples:\n  mcit federate configs/federated/fedavg-mini.toml --out runs/fed\n"
       "  mcit federate configs/federated/fedavg-mini.toml --set aggregate.rule=lora --set "
       "partition.alpha=0.1\n"
-      "  mcit federate --resume runs/fed");
+      "  mcit federate --resume runs/fed\n"
+      "  mcit federate fed.toml --ledger server/ledger --out runs/scored");
   command->callback([flags] { federate_command(*flags, typed_command()); });
 }
 

@@ -5,8 +5,12 @@
 namespace mcit {
 namespace {
 
-void read_federation(const Config& config, FederateSettings& s) {
+void read_federation(Config& config, FederateSettings& s) {
   ClientOptions& o = s.loop.client;
+  o.stream = fed::StreamOptions::read(config.child("stream"));
+  // Where a stage has ended the model is worth keeping: it can be scored later.
+  if (!config.child("federation").has("keep_every"))
+    config.set("federation.keep_every=" + std::to_string(o.stream.rounds_per_stage));
   const Config federation = config.child("federation");
   s.federation = fed::FederationSettings::read(federation, true);
   s.federation.seed = o.seed;
@@ -14,7 +18,6 @@ void read_federation(const Config& config, FederateSettings& s) {
   s.rule = fed::make_aggregator(aggregate);
   s.rule_settings = aggregate.resolved();
   o.partition = fed::PartitionOptions::read(config.child("partition"));
-  o.stream = fed::StreamOptions::read(config.child("stream"));
   o.stream.clients = o.partition.clients;
   o.stream.seed = o.seed;
   const Config wire = config.child("wire");

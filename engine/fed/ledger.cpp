@@ -46,8 +46,8 @@ int locked(const fs::path& folder) {
 
 }  // namespace
 
-Ledger::Ledger(fs::path folder, std::string settings, std::int64_t keep)
-    : folder_(std::move(folder)), settings_(std::move(settings)), keep_(keep) {
+Ledger::Ledger(fs::path folder, std::string settings, std::int64_t keep, std::int64_t keep_every)
+    : folder_(std::move(folder)), settings_(std::move(settings)), keep_(keep), keep_every_(keep_every) {
   std::error_code error;
   fs::create_directories(folder_, error);
   if (error) throw DataError(folder_.string(), "cannot make the folder: " + error.message());
@@ -99,13 +99,28 @@ std::optional<RoundRecord> Ledger::read_record(std::int64_t round, std::string& 
   }
 }
 
-bool Ledger::read_state(const RoundRecord& record, std::string& why) {
+Arrays Ledger::read_state(const RoundRecord& record) const {
+  constexpr std::uint64_t kLargestState = std::uint64_t{1} << 40;
   const fs::path file = state_file(record.round);
+  const std::string bytes = read_file(file, kLargestState);
+  if (sha256(bytes) != record.after) throw DataError(file.string(), "is not what was written");
+  return from_blob(bytes, file.string()).arrays;
+}
+
+std::optional<Arrays> Ledger::state_after(std::int64_t round) const {
+  if (round < 0 || round >= static_cast<std::int64_t>(records_.size()) || !fs::exists(state_file(round)))
+    return std::nullopt;
   try {
-    constexpr std::uint64_t kLargestState = std::uint64_t{1} << 40;
-    const std::string bytes = read_file(file, kLargestState);
-    if (sha256(bytes) != record.after) throw DataError(file.string(), "is not what was written");
-    state_ = from_blob(bytes, file.string()).arrays;
+    return read_state(records_[static_cast<std::size_t>(round)]);
+  } catch (const Error& error) {
+    log::warn(error.what());
+    return std::nullopt;
+  }
+}
+
+bool Ledger::take_state(const RoundRecord& record, std::string& why) {
+  try {
+    state_ = read_state(record);
     sha_ = record.after;
     return true;
   } catch (const Error& error) {
@@ -137,7 +152,7 @@ void Ledger::scan() {
     }
     records_.push_back(std::move(*record));
   }
-  while (!records_.empty() && !read_state(records_.back(), why)) {
+  while (!records_.empty() && !take_state(records_.back(), why)) {
     quarantine(record_file(records_.back().round), why);
     records_.pop_back();
   }
@@ -195,8 +210,10 @@ void Ledger::prune() const {
   if (keep_ <= 0) return;
   // Down to the first that is gone: a process that was killed here has left one behind.
   std::error_code ignored;  // a file too many does no harm
-  for (auto old = static_cast<std::int64_t>(records_.size()) - 1 - keep_; old > 0; --old)
+  for (auto old = static_cast<std::int64_t>(records_.size()) - 1 - keep_; old > 0; --old) {
+    if (keep_every_ > 0 && old % keep_every_ == 0) continue;
     if (!fs::remove(state_file(old), ignored)) break;
+  }
 }
 
 }  // namespace mcit::fed

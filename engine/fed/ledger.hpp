@@ -25,8 +25,9 @@ class Ledger {
   /// Makes the folder, or opens it and moves what is not intact into quarantine/.
   /// @param settings what decides the bits of the rounds; must be what the ledger began with
   /// @param keep states of the newest rounds that stay on disk besides round 0's; 0 = all
+  /// @param keep_every states of rounds that it divides stay as well; 0 = no such
   /// @throws ConfigError when another process has it or it belongs to other settings; DataError
-  Ledger(std::filesystem::path folder, std::string settings, std::int64_t keep);
+  Ledger(std::filesystem::path folder, std::string settings, std::int64_t keep, std::int64_t keep_every = 0);
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
   ~Ledger();
@@ -36,6 +37,8 @@ class Ledger {
   const std::vector<RoundRecord>& records() const { return records_; }  ///< of rounds 0, 1, ...
   const Arrays& state() const { return state_; }                        ///< after last()
   const std::string& sha() const { return sha_; }
+  /// The state after an earlier round, as committed; nothing where it did not stay on disk or is damaged.
+  std::optional<Arrays> state_after(std::int64_t round) const;
 
   /// What a quarantined record said the state of this round was; empty when none did.
   std::string lost_sha(std::int64_t round) const;
@@ -52,13 +55,14 @@ class Ledger {
   std::filesystem::path record_file(std::int64_t round) const;
   void scan();
   std::optional<RoundRecord> read_record(std::int64_t round, std::string& why);
-  bool read_state(const RoundRecord& record, std::string& why);
+  Arrays read_state(const RoundRecord& record) const;
+  bool take_state(const RoundRecord& record, std::string& why);
   void quarantine(const std::filesystem::path& file, const std::string& why);
   void prune() const;
 
   std::filesystem::path folder_;
   std::string settings_;
-  std::int64_t keep_;
+  std::int64_t keep_, keep_every_;
   int lock_ = -1;
   std::vector<RoundRecord> records_;
   Arrays state_;

@@ -71,6 +71,7 @@ FederationSettings FederationSettings::read(const Config& table, bool in_process
   s.clip_ratio = table.number("clip_ratio", s.clip_ratio, 0.0);
   s.control_clip_norm = table.number("control_clip_norm", s.control_clip_norm, 0.0);
   s.keep = table.integer("keep", s.keep, 0);
+  s.keep_every = table.integer("keep_every", s.keep_every, 0);
   if (s.sample > 0 && s.quorum > s.sample)
     throw ConfigError(table.where("quorum"), "is more than the clients of a round");
   if (!s.clients.empty() && s.quorum > static_cast<std::int64_t>(s.clients.size()))
@@ -96,7 +97,7 @@ RoundEngine::RoundEngine(FederationSettings settings, std::unique_ptr<Aggregator
                          const std::string& rule_settings, const std::filesystem::path& ledger, Clock clock)
     : settings_(std::move(settings)),
       rule_(std::move(rule)),
-      ledger_(ledger, settings_.identity(rule_settings), settings_.keep),
+      ledger_(ledger, settings_.identity(rule_settings), settings_.keep, settings_.keep_every),
       clock_(std::move(clock)) {
   if (!ledger_.last()) return;
   phase_ = *ledger_.last() >= settings_.rounds ? Phase::finished : Phase::idle;

@@ -38,6 +38,7 @@ struct FederationSettings {
   double clip_ratio = 10.0;        ///< largest norm in medians of the round's norms; 0 = none
   double control_clip_norm = 0.0;  ///< the same for control variates; 0 = none
   std::int64_t keep = 3;           ///< newest states that stay on disk; 0 = all
+  std::int64_t keep_every = 0;     ///< states after every so many rounds stay as well; 0 = none
 
   /// @param in_process without `rounds`, `seed` and `clients`, which a run in one process has elsewhere, and
   /// without `deadline` and `retries`, which mean nothing there

@@ -43,11 +43,13 @@ struct FederatedLoop::State {
   std::int64_t count() const { return clients.options().stream.clients; }
 
   void begin(const RunResult& head);
+  void open(Strategy& strategy, const std::string& name, const RunResult& head);
+  void score_stages();
   void run_round(Progress& progress);
   std::vector<AccuracyMatrix::Cell> scores(const fed::Arrays& model, const std::string& title,
                                            std::int64_t client = -1);
-  void evaluate_base();
-  void evaluate_stage(std::int64_t stage);
+  void evaluate_base(const fed::Arrays& state);
+  void evaluate_stage(std::int64_t stage, const fed::Arrays& state);
   void add_point(std::int64_t round);
   void after_round(std::int64_t round);
   void remaining_rounds();
@@ -116,22 +118,22 @@ std::vector<AccuracyMatrix::Cell> FederatedLoop::State::scores(const fed::Arrays
   return out;
 }
 
-void FederatedLoop::State::evaluate_base() {
+void FederatedLoop::State::evaluate_base(const fed::Arrays& state) {
   if (!options.evaluate_base || result.matrix.at(0, 0)) return;
-  const auto row = scores(engine->rule().download(engine->ledger().state(), ""), "evaluating the base");
+  const auto row = scores(engine->rule().download(state, ""), "evaluating the base");
   result.matrix.set_row(0, row);
   for (ClientScores& client : result.federated->clients) client.matrix.set_row(0, row);
 }
 
-void FederatedLoop::State::evaluate_stage(std::int64_t stage) {
+void FederatedLoop::State::evaluate_stage(std::int64_t stage, const fed::Arrays& state) {
   const Stopwatch watch;
-  const fed::Arrays global = engine->rule().download(engine->ledger().state(), "");
+  const fed::Arrays global = engine->rule().download(state, "");
   const auto row = scores(global, "evaluating after stage " + std::to_string(stage + 1));
   result.matrix.set_row(stage + 1, row);
   result.federated->global = result.matrix;
   for (std::int64_t k = 0; k < count(); ++k) {
     const std::string& id = clients.ids()[static_cast<std::size_t>(k)];
-    const fed::Arrays own = engine->rule().download(engine->ledger().state(), id);
+    const fed::Arrays own = engine->rule().download(state, id);
     const bool keeps = clients.keeps_tensors(k), same = own == global && !keeps;
     if (!same && !options.evaluate_clients && stage + 1 < streams().stages()) continue;
     result.federated->clients[static_cast<std::size_t>(k)].matrix.set_row(
@@ -170,7 +172,7 @@ void FederatedLoop::State::after_round(std::int64_t round) {
   const bool end = round % rounds_per_stage() == 0;
   const auto& curve = result.federated->curve;
   const bool known = !curve.empty() && curve.back().round >= round;
-  if (end && !result.matrix.at(stage + 1, 0)) evaluate_stage(stage);
+  if (end && !result.matrix.at(stage + 1, 0)) evaluate_stage(stage, engine->ledger().state());
   if (!known && (end || (options.eval_every > 0 && round % options.eval_every == 0))) add_point(round);
   write();
 }
@@ -221,6 +223,9 @@ void FederatedLoop::State::begin(const RunResult& head) {
         before.provenance.model_hash != head.provenance.model_hash)
       throw ConfigError(dir->root().string(), "settings, model or data are not those that it began with",
                         "start a new run in another folder");
+    if (engine->phase() == fed::Phase::needs_model && before.federated && !before.federated->rounds.empty())
+      throw ConfigError(dir->root().string(), "has results of rounds, and not the rounds",
+                        "was it scored from another ledger?");
     result = before;
     result.complete = false;
     return;
@@ -263,16 +268,70 @@ void FederatedLoop::State::remaining_rounds() {
   write();
 }
 
+void FederatedLoop::State::open(Strategy& strategy, const std::string& name, const RunResult& head) {
+  begin(head);
+  clients.attach(strategy, name);
+  clients.check(engine->rule());
+}
+
+/// What rounds elsewhere took is their time on the server's clock.
+void FederatedLoop::State::score_stages() {
+  const fed::Ledger& ledger = engine->ledger();
+  const std::vector<RoundRecord>& rounds = ledger.records();
+  const TrainOptions& train = clients.options().train;
+  result.federated->rounds = rounds;
+  for (const RoundRecord& round : rounds) {
+    if (round.round < 1 || round.round > streams().rounds()) continue;
+    StageCost& cost = result.stages[static_cast<std::size_t>(streams().stage_of(round.round))].cost;
+    const std::int64_t steps = static_cast<std::int64_t>(round.used.size()) * train.steps;
+    cost.train_seconds += round.seconds;
+    cost.steps += steps;
+    cost.examples += steps * train.accumulation * train.batch;
+  }
+  std::int64_t scored = 0, ended = 0;
+  for (std::int64_t stage = 0; stage < streams().stages(); ++stage) {
+    const std::int64_t round = (stage + 1) * rounds_per_stage();
+    if (round >= static_cast<std::int64_t>(rounds.size())) break;
+    ++ended;
+    const std::optional<fed::Arrays> state = ledger.state_after(round);
+    if (!state) {
+      log::warn("stage ", stage + 1, ": the state after round ", round, " is not in the ledger any more");
+      continue;
+    }
+    ++scored;
+    evaluate_stage(stage, *state);
+    add_point(round);
+    write();
+  }
+  if (scored == 0)
+    throw DataError("ledger", ended == 0 ? "no stage has ended yet" : "it has no state of a stage's end",
+                    "servers keep those that [federation] keep_every divides");
+  result.complete = scored == streams().stages();
+}
+
+RunResult FederatedLoop::score(Strategy& strategy, const std::string& name, const RunResult& head,
+                               fed::RoundEngine& engine, RunDir& dir) {
+  State& s = *state_;
+  s.engine = &engine;
+  s.dir = &dir;
+  const std::optional<fed::Arrays> first = engine.ledger().state_after(0);
+  if (!first) throw DataError("ledger", "it has no round");
+  s.open(strategy, name, head);
+  s.evaluate_base(*first);
+  s.score_stages();
+  s.result.provenance.finished = utc_now();
+  s.write();
+  return s.result;
+}
+
 RunResult FederatedLoop::run(Strategy& strategy, const std::string& name, const RunResult& head,
                              fed::RoundEngine& engine, RunDir& dir) {
   State& s = *state_;
   s.engine = &engine;
   s.dir = &dir;
-  s.begin(head);
-  s.clients.attach(strategy, name);
-  s.clients.check(engine.rule());
+  s.open(strategy, name, head);
   if (engine.phase() == fed::Phase::needs_model) engine.begin(s.clients.shared());
-  s.evaluate_base();
+  s.evaluate_base(engine.ledger().state());
   const auto done = static_cast<std::int64_t>(engine.round()) - 1;
   s.clients.open(dir.root() / "clients", done);
   s.write();

@@ -31,6 +31,12 @@ class FederatedLoop {
   RunResult run(Strategy& strategy, const std::string& name, const RunResult& head, fed::RoundEngine& engine,
                 RunDir& dir);
 
+  /// Trains nothing: scores what a federation elsewhere has committed, the base and the state after every
+  /// stage. Clients' own models are scored where all of them is in the state. @throws DataError without a
+  /// stage to score
+  RunResult score(Strategy& strategy, const std::string& name, const RunResult& head,
+                  fed::RoundEngine& engine, RunDir& dir);
+
  private:
   struct State;
   std::unique_ptr<State> state_;

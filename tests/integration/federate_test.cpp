@@ -100,6 +100,30 @@ TEST_CASE("a federation runs, and its result says what happened") {
   CHECK_FALSE(fs::exists(work / "run/clients"));  // the strategy keeps nothing besides what travels
 }
 
+TEST_CASE("what a federation has committed is scored without it, to the same numbers") {
+  Workplace work;
+  succeeded(work.mcit(small_federation(work, work / "run")));
+  const Arguments score = {"--ledger", (work / "run/ledger").string()};
+  succeeded(work.mcit(small_federation(work, work / "scored", score)));
+  const Json run = result_of(work / "run"), scored = result_of(work / "scored");
+  for (const char* key : {"complete", "matrix", "metrics"}) CHECK(run.at(key) == scored.at(key));
+  for (const char* key : {"global", "clients", "curve", "histogram", "rounds"})
+    CHECK(run.at("federated").at(key) == scored.at("federated").at(key));
+  CHECK_FALSE(fs::exists(work / "scored/ledger"));
+  failed(work.mcit({"federate", "--resume", (work / "scored").string()}), {"not the rounds"});
+  failed(work.mcit(small_federation(work, work / "other", score + Arguments{"--seed", "2"})),
+         {"belongs to a federation with other settings"});
+
+  fs::remove(work / "run/ledger/round-000002.safetensors");  // the end of the first of three stages
+  const Ended part = work.mcit(small_federation(work, work / "part", score));
+  succeeded(part);
+  CHECK(part.err.find("stage 1: the state after round 2 is not in the ledger any more") != std::string::npos);
+  const Json partly = result_of(work / "part");
+  CHECK(partly.at("complete") == false);
+  CHECK(partly.at("matrix").at(1) != run.at("matrix").at(1));
+  CHECK(partly.at("matrix").at(3) == run.at("matrix").at(3));
+}
+
 TEST_CASE("a federation that is killed anywhere goes on to the same bits") {
   Workplace work;
   // ewc keeps a Fisher matrix of each client; top-k updates leave a rest on each client.

@@ -405,14 +405,28 @@ TEST_CASE("a ledger belongs to one process and to one federation") {
   CHECK(longer.engine->round() == 1);
 }
 
-TEST_CASE("old states go, records stay") {
+TEST_CASE("old states go, records stay, and so does the state after every so many rounds") {
   TemporaryFolder folder;
-  World world(folder / "ledger", "keep = 2\n");
-  finish(world);
-  for (int round = 0; round <= 4; ++round) {
-    const std::string stem = "ledger/round-00000" + std::to_string(round);
-    CHECK(std::filesystem::exists(folder / (stem + ".json")));
-    CHECK(std::filesystem::exists(folder / (stem + ".safetensors")) == (round == 0 || round >= 3));
+  for (const std::int64_t every : {0, 2}) {
+    const std::string ledger = "ledger" + std::to_string(every);
+    World world(folder / ledger, "keep = 1\nkeep_every = " + std::to_string(every) + "\n");
+    std::vector<Arrays> states;
+    while (world.engine->phase() != Phase::finished) {
+      REQUIRE(world.round().outcome == Outcome::committed);
+      states.push_back(world.engine->ledger().state());
+    }
+    for (int round = 0; round <= 4; ++round) {
+      const bool stays = round == 0 || round == 4 || (round == 2 && every == 2);
+      const std::string stem = ledger + "/round-00000" + std::to_string(round);
+      CHECK(std::filesystem::exists(folder / (stem + ".json")));
+      CHECK(std::filesystem::exists(folder / (stem + ".safetensors")) == stays);
+      const std::optional<Arrays> state = world.engine->ledger().state_after(round);
+      REQUIRE(state.has_value() == stays);
+      if (stays && round > 0) CHECK(*state == states[static_cast<std::size_t>(round - 1)]);
+    }
+    CHECK_FALSE(world.engine->ledger().state_after(5));
+    std::filesystem::resize_file(folder / (ledger + "/round-000004.safetensors"), 100);
+    CHECK_FALSE(world.engine->ledger().state_after(4));
   }
 }
 
