@@ -88,24 +88,11 @@ void show(const RunDir& dir, const RunResult& done) {
 }
 
 /// Everything that the rounds are made with.
-struct Federation {
-  at::Device device;
-  int threads;
-  Catalogue catalogue;
-  const PluginReport& provider;  ///< of the strategy
-  Suite suite;
-  Workload work;
-  Params params;  ///< of the strategy
+struct Federation : RunParts {
   FederatedClients clients;
 
   Federation(const RunFlags& flags, FederateSettings& s, const Launch& launch, const Group& group)
-      : device(open_device(s.device_of(launch))),
-        threads(set_threads(s.threads_of(launch))),
-        catalogue(find_plugins(flags, s)),
-        provider(catalogue.provider(s.strategy)),
-        suite(open_suite(s.suite, s.order, s.data)),
-        work(open_workload(suite, s.workload(suite, device))),
-        params(s.params, "strategy"),
+      : RunParts(flags, s, launch, open_suite(s)),
         clients({*work.model, work.tasks, work.probe, work.stores.tower.get(), group},
                 options_of(s, flags, group)) {
     s.federation.rounds = clients.streams().rounds();

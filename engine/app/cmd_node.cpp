@@ -58,46 +58,49 @@ flower::Key read_key(const fs::path& file) {
   return flower::Key::from_pem(text, file.string());
 }
 
-/// Model, rows and strategy of one file of settings, ready to train.
-struct Trainer {
+/// The settings of a federation, of one file and the flags over it.
+struct NodeSettings {
+  explicit NodeSettings(const RunFlags& flags)
+      : config(with_flags(Config::read(flags.config), flags)), settings(read_federate_settings(config)) {}
+  Config config;
+  FederateSettings settings;
+};
+
+/// Model, rows and strategy, ready to train.
+struct Trainer : NodeSettings, RunParts {
   explicit Trainer(const RunFlags& flags)
-      : config(with_flags(Config::read(flags.config), flags)), settings(read_federate_settings(config)) {
-    const at::Device device = open_device(settings.device);
-    set_threads(settings.threads);
-    catalogue = std::make_unique<Catalogue>(find_plugins(flags, settings));
-    const Suite suite = open_suite(settings.suite, settings.order, settings.data);
-    work = open_workload(suite, settings.workload(suite, device));
-    settings.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
-    settings.loop.client.secure_noise = true;
-    clients = std::make_unique<FederatedClients>(
-        FederatedParts{*work.model, work.tasks, work.probe, work.stores.tower.get()}, settings.loop.client);
-    const Params params(settings.params, "strategy");
-    strategy = catalogue->create(settings.strategy, params, clients->host());
+      : NodeSettings(flags),
+        RunParts(flags, settings, Launch(), open_suite(settings)),
+        clients({*work.model, work.tasks, work.probe, work.stores.tower.get()}, options()),
+        strategy(catalogue.create(settings.strategy, params, clients.host())) {
     config.child("strategy").adopt(params.resolved());
-    clients->attach(*strategy, settings.strategy);
-    clients->check(*settings.rule);
+    clients.attach(*strategy, settings.strategy);
+    clients.check(*settings.rule);
   }
 
   /// Features of what client k trains on, before somebody waits for it.
   void prefetch(std::int64_t k) const {
     if (!work.stores.tower || work.model->tower_changed()) return;
     std::vector<const std::vector<ExamplePtr>*> rows;
-    for (const auto& task : clients->rows(k)) rows.push_back(&task);
+    for (const auto& task : clients.rows(k)) rows.push_back(&task);
     prefetch_pictures(*work.stores.tower, rows, "pictures");
   }
 
-  Config config;
-  FederateSettings settings;
-  std::unique_ptr<Catalogue> catalogue;
-  Workload work;
-  std::unique_ptr<FederatedClients> clients;
+  FederatedClients clients;
   StrategyPtr strategy;
+
+ private:
+  ClientOptions options() {
+    settings.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
+    settings.loop.client.secure_noise = true;
+    return settings.loop.client;
+  }
 };
 
 /// What the server needs: no base, no rows, no LibTorch.
 void init(const Flags& flags) {
   const Trainer trainer(flags.settings);
-  const FederatedClients& clients = *trainer.clients;
+  const FederatedClients& clients = trainer.clients;
   std::string names;
   for (const std::string& id : clients.ids()) names += (names.empty() ? "\"" : ", \"") + id + "\"";
   const fs::path out = flags.out;
@@ -128,23 +131,23 @@ RunDir open_state(const fs::path& folder, const std::string& config) {
   return dir;
 }
 
-std::string train(const Trainer& trainer, std::int64_t k, const fs::path& folder, const std::string& model) {
+std::string train(Trainer& trainer, std::int64_t k, const fs::path& folder, const std::string& model) {
   const Stopwatch watch;
   const fed::RoundRequest request = request_of(model, trainer.settings.federation);
   const std::string round = "round " + std::to_string(request.info.round);
-  trainer.clients->open(folder, static_cast<std::int64_t>(request.info.round) - 1);
+  trainer.clients.open(folder, static_cast<std::int64_t>(request.info.round) - 1);
   std::string update;
   {
     Progress progress(round, trainer.settings.loop.client.train.steps);
-    update = trainer.clients->train(k, request, progress);
+    update = trainer.clients.train(k, request, progress);
   }
   log::info(round, ": trained in ", duration_text(watch.seconds()), ", ",
             fixed(static_cast<double>(update.size()) / 1e6, 2), " MB to send");
   return update;
 }
 
-NodeClient client_of(const Trainer& trainer, std::int64_t k, const fs::path& folder) {
-  const FederatedClients& clients = *trainer.clients;
+NodeClient client_of(Trainer& trainer, std::int64_t k, const fs::path& folder) {
+  const FederatedClients& clients = trainer.clients;
   NodeClient out;
   out.id = clients.ids()[static_cast<std::size_t>(k)];
   for (const auto& task : clients.rows(k)) out.examples += static_cast<std::int64_t>(task.size());
@@ -165,13 +168,13 @@ void work(const Flags& flags) {
   options.stop = [] { return interrupted(); };
   options.notice = [](const std::string& text) { log::info(text); };
   flower::Node node({flags.url, flags.ca, flags.cert, flags.cert_key}, key, options);
-  const Trainer trainer(flags.settings);
-  const std::int64_t k = trainer.clients->index(flags.client);
+  Trainer trainer(flags.settings);
+  const std::int64_t k = trainer.clients.index(flags.client);
   const RunDir dir = open_state(flags.state, trainer.config.resolved());
   log::add_file(dir.log());
   const NodeClient client = client_of(trainer, k, dir.root() / "clients");
   if (const std::string privacy =
-          privacy_text(trainer.settings.loop.client, trainer.clients->streams().rounds(),
+          privacy_text(trainer.settings.loop.client, trainer.clients.streams().rounds(),
                        trainer.settings.federation.sample);
       !privacy.empty())
     log::info("privacy ", privacy);
@@ -182,8 +185,8 @@ void work(const Flags& flags) {
 
 /// A round from file to file, for whoever brings the bytes in another way.
 void train_once(const Flags& flags) {
-  const Trainer trainer(flags.settings);
-  const std::int64_t k = trainer.clients->index(flags.client);
+  Trainer trainer(flags.settings);
+  const std::int64_t k = trainer.clients.index(flags.client);
   const RunDir dir = open_state(flags.state, trainer.config.resolved());
   log::add_file(dir.log());
   write_atomic(flags.out, train(trainer, k, dir.root() / "clients", read_file(flags.model)));

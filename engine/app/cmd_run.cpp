@@ -102,9 +102,10 @@ std::int64_t steps_of(const StreamTask& task, double suite_epochs, const Setting
   return s.max_steps > 0 ? std::min(steps, s.max_steps) : steps;
 }
 
-Suite with_short_answers(Suite suite, std::int64_t most) {
+Suite suite_of(const Settings& s) {
+  Suite suite = open_suite(s);
   for (SuiteTask& task : suite.tasks)
-    if (most > 0) task.max_new_tokens = std::min(task.max_new_tokens, most);
+    if (s.max_new_tokens > 0) task.max_new_tokens = std::min(task.max_new_tokens, s.max_new_tokens);
   return suite;
 }
 
@@ -119,26 +120,12 @@ std::vector<Stage> stages_of(const Suite& suite) {
   return out;
 }
 
-/// Everything a run needs, read and checked before its folder exists: what is wrong leaves nothing behind.
-struct Prepared {
-  at::Device device;
-  int threads;
-  Catalogue catalogue;
-  const PluginReport& provider;  ///< of the strategy
-  Suite suite;
-  Workload work;
-  Params params;  ///< of the strategy
+struct Prepared : RunParts {
   std::vector<Stage> stages;
   bool causal;  ///< the strategy's stages do not depend on tasks to come
 
   Prepared(const Flags& flags, const Settings& s, const Launch& launch, const Group& group)
-      : device(open_device(s.device_of(launch))),
-        threads(set_threads(s.threads_of(launch))),
-        catalogue(find_plugins(flags, s)),
-        provider(catalogue.provider(s.strategy)),
-        suite(with_short_answers(open_suite(s.suite, s.order, s.data), s.max_new_tokens)),
-        work(open_workload(suite, s.workload(suite, device))),
-        params(s.params, "strategy") {
+      : RunParts(flags, s, launch, suite_of(s)) {
     for (std::size_t j = 0; j < work.tasks.size(); ++j)
       work.tasks[j].steps = steps_of(work.tasks[j], suite.tasks[j].epochs, s);
     check_batch(s.loop.train.batch, group);

@@ -67,6 +67,19 @@ std::unique_ptr<Group> join_launch(const Launch& launch) {
   return group;
 }
 
+RunParts::RunParts(const RunFlags& flags, const RunSettings& settings, const Launch& launch, Suite from)
+    : suite(std::move(from)),
+      device(open_device(settings.device_of(launch))),
+      threads(set_threads(settings.threads_of(launch))),
+      catalogue(find_plugins(flags, settings)),
+      provider(catalogue.provider(settings.strategy)),
+      work(open_workload(suite, settings.workload(suite, device))),
+      params(settings.params, "strategy") {}
+
+Suite open_suite(const RunSettings& settings) {
+  return open_suite(settings.suite, settings.order, settings.data);
+}
+
 Catalogue find_plugins(const RunFlags& flags, const RunSettings& settings) {
   std::vector<std::filesystem::path> more;
   if (!flags.resume.empty()) more.assign(flags.plugin_dirs.begin(), flags.plugin_dirs.end());

@@ -42,6 +42,25 @@ struct RunSettings {
 /// the ones it began with.
 Catalogue find_plugins(const RunFlags& flags, const RunSettings& settings);
 
+/// What runs, federations and nodes work with: read and checked before their folders exist, so that what is
+/// wrong leaves nothing behind.
+struct RunParts {
+  /// @throws ConfigError, DataError, CheckpointError
+  RunParts(const RunFlags& flags, const RunSettings& settings, const Launch& launch, Suite suite);
+  RunParts(const RunParts&) = delete;
+  RunParts& operator=(const RunParts&) = delete;
+
+  Suite suite;
+  at::Device device;
+  int threads;
+  Catalogue catalogue;
+  const PluginReport& provider;  ///< of the strategy
+  Workload work;
+  Params params;  ///< of the strategy
+};
+/// The suite that the settings name, in their order of tasks.
+Suite open_suite(const RunSettings& settings);
+
 /// The group that this process was started in. All but the first process are silent from here on, but for
 /// errors.
 std::unique_ptr<Group> join_launch(const Launch& launch);
