@@ -75,7 +75,7 @@ struct Trainer : NodeSettings, RunParts {
         strategy(catalogue.create(settings.strategy, params, clients.host())) {
     config.child("strategy").adopt(params.resolved());
     clients.attach(*strategy, settings.strategy);
-    clients.check(*settings.rule);
+    layout = clients.check(*settings.rule);
   }
 
   /// Features of what client k trains on, before somebody waits for it.
@@ -88,6 +88,7 @@ struct Trainer : NodeSettings, RunParts {
 
   FederatedClients clients;
   StrategyPtr strategy;
+  fed::Layout layout;  ///< of updates
 
  private:
   ClientOptions options() {
@@ -133,7 +134,7 @@ RunDir open_state(const fs::path& folder, const std::string& config) {
 
 std::string train(Trainer& trainer, std::int64_t k, const fs::path& folder, const std::string& model) {
   const Stopwatch watch;
-  const fed::RoundRequest request = request_of(model, trainer.settings.federation);
+  const fed::RoundRequest request = request_of(model, trainer.settings.federation, trainer.layout);
   const std::string round = "round " + std::to_string(request.info.round);
   trainer.clients.open(folder, static_cast<std::int64_t>(request.info.round) - 1);
   std::string update;

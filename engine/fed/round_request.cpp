@@ -34,7 +34,7 @@ RoundRequest request_of(RoundEngine& engine, const std::string& client) {
   return out;
 }
 
-RoundRequest request_of(const std::string& model, const FederationSettings& settings) {
+RoundRequest request_of(const std::string& model, const FederationSettings& settings, const Layout& layout) {
   Blob blob = from_blob(model, "model");
   const auto said = [&](const char* key) {
     const auto found = blob.metadata.find(key);
@@ -48,8 +48,7 @@ RoundRequest request_of(const std::string& model, const FederationSettings& sett
   RoundRequest out = request_for(settings);
   out.info.round = round_number(said("round"));
   out.info.base = said("base");
-  for (const auto& [name, array] : blob.arrays)
-    out.layout[name] = {array.dtype, array.shape, name.starts_with(kControl) ? Group::control : Group::model};
+  out.layout = layout;
   out.model = std::move(blob.arrays);
   return out;
 }

@@ -19,8 +19,8 @@ struct RoundRequest {
 RoundRequest request_of(RoundEngine& engine, const std::string& client);
 
 /// As a server asks, which has sent this blob. It is from outside: everything in it is checked but whether
-/// its tensors are those that the client trains.
+/// its tensors are those that the client trains. @param layout of the client's own rule
 /// @throws DataError for a blob that is malformed or of another run
-RoundRequest request_of(const std::string& model, const FederationSettings& settings);
+RoundRequest request_of(const std::string& model, const FederationSettings& settings, const Layout& layout);
 
 }  // namespace mcit::fed

@@ -74,9 +74,9 @@ class FederatedClients {
   /// Puts the strategy on the model and finds what travels; once, before all below. @throws ConfigError,
   /// StrategyError
   void attach(Strategy& strategy, const std::string& name);
-  /// @throws ConfigError for a rule that wants what the strategy does not have, or sends what it does not
-  /// take
-  void check(const fed::Aggregator& rule);
+  /// @return what updates hold @throws ConfigError for a rule that wants what the strategy does not have, or
+  /// sends what it does not take
+  fed::Layout check(const fed::Aggregator& rule);
   /// Takes up what clients kept of rounds up to `committed`, and keeps it there from now on.
   void open(const std::filesystem::path& folder, std::int64_t committed);
 

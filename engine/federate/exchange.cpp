@@ -10,7 +10,7 @@
 namespace mcit {
 
 /// A trial with the rule's first model: the strategy takes what the rule gives, and the other way round.
-void FederatedClients::check(const fed::Aggregator& rule) {
+fed::Layout FederatedClients::check(const fed::Aggregator& rule) {
   const fed::Arrays state = rule.initial(shared());
   const fed::Layout layout = rule.layout(state);
   for (const auto& [name, spec] : layout) {
@@ -46,6 +46,7 @@ void FederatedClients::check(const fed::Aggregator& rule) {
                                             "': " + error.what());
   }
   hooks_->load_state(blank_);
+  return layout;
 }
 
 /// Whether this is the model that the strategy trains.

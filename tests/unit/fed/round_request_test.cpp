@@ -29,7 +29,8 @@ TEST_CASE("what a server sends says the same as the engine that made it") {
   REQUIRE(world.round().outcome == fed::Outcome::committed);
   world.engine->plan(world.online());
   const fed::RoundRequest here = request_of(*world.engine, "ann");
-  const fed::RoundRequest there = request_of(world.engine->preview("ann"), settings());
+  const fed::RoundRequest there =
+      request_of(world.engine->preview("ann"), settings(), world.engine->layout());
   CHECK(there.info.run == here.info.run);
   CHECK(there.info.round == 2);
   CHECK(there.info.round == here.info.round);
@@ -40,18 +41,6 @@ TEST_CASE("what a server sends says the same as the engine that made it") {
     INFO(name);
     CHECK(there.layout.at(name).shape == spec.shape);
     CHECK(there.layout.at(name).dtype == spec.dtype);
-    CHECK(there.layout.at(name).group == spec.group);
-  }
-}
-
-TEST_CASE("control variates are a group of their own, as in the rule's layout") {
-  TemporaryFolder folder;
-  World world(folder / "ledger", "", "rule = \"scaffold\"\nclients = 4\n");
-  const fed::RoundRequest there = request_of(world.engine->preview("ann"), settings());
-  const fed::Layout layout = world.engine->layout();
-  REQUIRE(there.layout.size() == layout.size());
-  for (const auto& [name, spec] : layout) {
-    INFO(name);
     CHECK(there.layout.at(name).group == spec.group);
   }
 }
@@ -67,12 +56,12 @@ TEST_CASE("a blob that is not this federation's is refused") {
       metadata.erase(key);
     else
       metadata[key] = value;
-    CHECK_THROWS_MATCHES(request_of(fed::to_blob(blob.arrays, metadata), settings()), DataError,
-                         MessageMatches(ContainsSubstring(reason)));
+    CHECK_THROWS_MATCHES(request_of(fed::to_blob(blob.arrays, metadata), settings(), world.engine->layout()),
+                         DataError, MessageMatches(ContainsSubstring(reason)));
   };
   refused("run", "another", "is of the run 'another', and this client is in 'test'");
   refused("run", "", "does not say its run");
   refused("base", "", "does not say its base");
   for (const char* round : {"0", "-1", "1x", "4294967296", " 1"}) refused("round", round, "its round is '");
-  CHECK_THROWS_AS(request_of("not safetensors", settings()), CheckpointError);
+  CHECK_THROWS_AS(request_of("not safetensors", settings(), world.engine->layout()), CheckpointError);
 }
