@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
     check_launch(app);
   });
   mcit::install_interrupt_handler();
+  mcit::keep_freed_memory();
   mcit::add_run(app);
   mcit::add_sweep(app);
   mcit::add_bench(app);

@@ -1,5 +1,6 @@
 #include "core/system.hpp"
 
+#include <malloc.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
@@ -82,6 +83,13 @@ extern "C" void on_interrupt(int signal) {
 }
 
 }  // namespace
+
+void keep_freed_memory() noexcept {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+}
 
 double peak_rss_mb() {
   rusage usage{};

@@ -12,6 +12,11 @@ double peak_rss_mb();     ///< largest resident memory of this process so far, M
 double current_rss_mb();  ///< resident memory now, MiB
 double cpu_seconds();     ///< user and system time of all threads of this process
 
+/// Freed blocks of up to 32 MiB stay with the process instead of going back to the kernel, 1 GiB at most:
+/// steps and rounds take the same sizes again and again, and fresh pages cost more than what is done with
+/// them.
+void keep_freed_memory() noexcept;
+
 /// Wall time since it was made or restarted.
 class Stopwatch {
  public:

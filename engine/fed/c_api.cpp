@@ -2,6 +2,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "core/system.hpp"
 #include "fed/round_engine.hpp"
 #include "mcit/errors.hpp"
 #include "mcit/fed.h"
@@ -85,6 +86,7 @@ int mcit_fed_open(const char* toml, const char* ledger, mcit_fed** out) {
   if (toml == nullptr || ledger == nullptr || out == nullptr) return misfit("mcit_fed_open");
   *out = nullptr;
   return guarded([&] {
+    mcit::keep_freed_memory();
     auto fed = std::make_unique<mcit_fed>();
     fed->engine = RoundEngine::open(mcit::Config::parse(toml, "federation settings"), ledger,
                                     [self = fed.get(), steady = steady_clock()] {
