@@ -39,6 +39,8 @@ int guarded(const Body& body) noexcept {
     return body();
   } catch (const std::bad_alloc&) {
     return complain(MCIT_FED_FAILED, "out of memory");
+  } catch (const LedgerInUse& error) {
+    return complain(MCIT_FED_BUSY, error.what());
   } catch (const std::exception& error) {
     return complain(MCIT_FED_FAILED, error.what());
   } catch (...) {

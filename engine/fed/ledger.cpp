@@ -41,7 +41,7 @@ int locked(const fs::path& folder) {
   if (lock < 0) throw DataError(file.string(), std::string("cannot open: ") + std::strerror(errno));
   if (::flock(lock, LOCK_EX | LOCK_NB) == 0) return lock;
   ::close(lock);
-  throw ConfigError(folder.string(), "another process has this ledger open");
+  throw LedgerInUse(folder.string(), "another process has this ledger open");
 }
 
 }  // namespace

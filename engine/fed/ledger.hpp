@@ -11,9 +11,16 @@
 #include <vector>
 
 #include "fed/arrays.hpp"
+#include "mcit/errors.hpp"
 #include "metrics/federated.hpp"
 
 namespace mcit::fed {
+
+/// Another process has it open: worth another try when that one has ended.
+class LedgerInUse final : public Error {
+ public:
+  using Error::Error;
+};
 
 /// A folder:
 ///   round-000007.safetensors   the state after round 7 (its SHA-256 is the record's `after`)
@@ -26,7 +33,7 @@ class Ledger {
   /// @param settings what decides the bits of the rounds; must be what the ledger began with
   /// @param keep states of the newest rounds that stay on disk besides round 0's; 0 = all
   /// @param keep_every states of rounds that it divides stay as well; 0 = no such
-  /// @throws ConfigError when another process has it or it belongs to other settings; DataError
+  /// @throws LedgerInUse; ConfigError when it belongs to other settings; DataError
   Ledger(std::filesystem::path folder, std::string settings, std::int64_t keep, std::int64_t keep_every = 0);
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;

@@ -394,7 +394,7 @@ TEST_CASE("F16: a full disk leaves the round uncommitted, and it can be done aga
 TEST_CASE("a ledger belongs to one process and to one federation") {
   TemporaryFolder folder;
   World world(folder / "ledger");
-  CHECK_THROWS_MATCHES(World(folder / "ledger"), ConfigError,
+  CHECK_THROWS_MATCHES(World(folder / "ledger"), LedgerInUse,
                        MessageMatches(ContainsSubstring("another process has this ledger open")));
   world.engine.reset();
   CHECK_THROWS_MATCHES(World(folder / "ledger", "weighting = \"uniform\"\n"), ConfigError,

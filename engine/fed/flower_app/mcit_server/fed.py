@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 
+BUSY = -4  # another process has the ledger open
 COMMITTED, RETRY, FAILED = 1, 2, 3  # mcit_fed_outcome
 NEEDS_MODEL, FINISHED, ENDED_IN_FAILURE = 0, 3, 4  # mcit_fed_phase
 VERDICTS = ("accepted", "duplicate", "rejected", "stale", "late", "not sampled")
@@ -33,6 +34,10 @@ class Round(c.Structure):
                 ("bytes_down", c.c_uint64), ("before", c.c_char * 65), ("after", c.c_char * 65), ("reason", c.c_char * 256)]
 
 
+class Busy(RuntimeError):
+    """Another process has the ledger open."""
+
+
 class Fed:
     """One federation; its methods are the functions of the header."""
 
@@ -46,8 +51,8 @@ class Fed:
 
     def _call(self, name: str, *arguments: object, plain: bool = False) -> None:
         first = () if plain else (self._handle,)
-        if getattr(self._lib, f"mcit_fed_{name}")(*first, *arguments) != 0:
-            raise RuntimeError(f"mcit_fed_{name}: {self._lib.mcit_fed_error().decode(errors='replace')}")
+        if (code := getattr(self._lib, f"mcit_fed_{name}")(*first, *arguments)) != 0:
+            raise (Busy if code == BUSY else RuntimeError)(f"mcit_fed_{name}: {self._lib.mcit_fed_error().decode(errors='replace')}")
 
     def _ask(self, name: str, out: c.Structure, *arguments: object) -> c.Structure:
         out.size = c.sizeof(out)

@@ -109,10 +109,23 @@ def run_attempt(grid: Grid, fed: api.Fed, roster: Roster, online: dict[str, int]
         time.sleep(POLL)
 
 
+def opened(library: str, settings: str, ledger: str, patience: float) -> api.Fed:
+    """An app that lost its SuperLink may have the ledger for some seconds more."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return api.Fed(library, settings, ledger)
+        except api.Busy as busy:
+            if time.monotonic() > end:
+                raise
+            log(INFO, "%s; trying again", busy)
+            time.sleep(2.0)
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    fed = api.Fed(str(config["library"]), Path(str(config["settings"])).read_text(), str(config["ledger"]))
+    fed = opened(str(config["library"]), Path(str(config["settings"])).read_text(), str(config["ledger"]), float(config["patience"]))
     if fed.status().phase == api.NEEDS_MODEL:
         fed.begin(Path(str(config["model"])).read_bytes())
     roster, accepted, least = Roster(grid), set(), int(config["nodes"])

@@ -3,9 +3,8 @@
  *   mcit_fed* fed;
  *   mcit_fed_open(toml, "ledger", &fed);          // goes on where the ledger ends
  *   mcit_fed_begin(fed, model, model_bytes);      // once, in a new ledger
- *   loop: mcit_fed_plan, mcit_fed_download for each client, mcit_fed_offer or mcit_fed_decline for each reply,
- *         mcit_fed_close until it says something else than "open"
- *   mcit_fed_free(fed);
+ *   loop: mcit_fed_plan, mcit_fed_download for each client, mcit_fed_offer or mcit_fed_decline for each
+ * reply, mcit_fed_close until it says something else than "open" mcit_fed_free(fed);
  *
  * Every function returns MCIT_FED_OK or an error; mcit_fed_error() then has the text. No C++ exception leaves
  * the library. Calls on one handle may come from several threads. Set `size` of every struct to its sizeof:
@@ -34,7 +33,8 @@ enum mcit_fed_code {
   MCIT_FED_OK = 0,
   MCIT_FED_FAILED = -1,       /* the text says why */
   MCIT_FED_BAD_ARGUMENT = -2, /* a null pointer, or a struct of another size */
-  MCIT_FED_TOO_SMALL = -3     /* the buffer; `needed` says how large it must be */
+  MCIT_FED_TOO_SMALL = -3,    /* the buffer; `needed` says how large it must be */
+  MCIT_FED_BUSY = -4          /* another process has the ledger open: try again when it has ended */
 };
 
 enum mcit_fed_phase {
@@ -107,8 +107,8 @@ MCIT_FED_API uint32_t mcit_fed_abi(void);
 /* What the last call of this thread that did not return MCIT_FED_OK has to say. */
 MCIT_FED_API const char* mcit_fed_error(void);
 
-/* toml: the tables [federation] and [aggregate]; ledger: a folder, made if need be. With glibc, blocks that the
- * process frees stay with it, up to 1 GiB: rounds take the same sizes again. */
+/* toml: the tables [federation] and [aggregate]; ledger: a folder, made if need be. With glibc, blocks that
+ * the process frees stay with it, up to 1 GiB: rounds take the same sizes again. */
 MCIT_FED_API int mcit_fed_open(const char* toml, const char* ledger, mcit_fed** out);
 MCIT_FED_API void mcit_fed_free(mcit_fed* fed);
 /* A clock of your own, in seconds that never go back; for tests. */
