@@ -87,7 +87,7 @@ std::optional<RoundRecord> Ledger::read_record(std::int64_t round, std::string& 
     if (record.round != round) throw DataError(file.string(), "is the record of another round");
     if (round == 0 && json_text(json, "settings", file.string()) != settings_)
       throw ConfigError(folder_.string(), "belongs to a federation with other settings",
-                        "take another folder, or the settings that it began with:\n" +
+                        "take another folder, or the settings that it began with: " +
                             json_text(json, "settings", file.string()));
     lost_[round] = record.after;
     if (round > 0 && record.before != records_.back().after)

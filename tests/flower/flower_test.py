@@ -23,7 +23,7 @@ def faults(toy: str, library: str) -> None:
         world.node("twice", "--fault", "twice")
         for number, kinds in ((2, ("die", "nan", "missing", "error")), (3, ("slow", "flip", "shape", "stale"))):
             for kind in kinds:
-                world.node(kind, "--fault", kind, "--round", str(number), "--seconds", str(10 * PATIENCE))
+                world.node(kind, "--fault", kind, "--round", str(number), "--seconds", str(8.5 * PATIENCE))
         expect(len(world.names), 11, "clients")
         last = world.committed(4, 150)
         records = {number: world.record(number) for number in (1, 2, 3, 4)}
