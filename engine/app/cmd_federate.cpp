@@ -1,5 +1,3 @@
-#include <stdlib.h>  // mkdtemp
-
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
@@ -35,30 +33,6 @@ Config gather(const RunFlags& flags) {
                       "try: mcit federate configs/federated/fedavg-mini.toml");
   return with_flags(Config::read(flags.config), flags);
 }
-
-/// The folder that a process other than the first makes its rounds in, like the first one's and gone with it.
-class Mirror {
- public:
-  /// @param run to go on with, or empty
-  explicit Mirror(const std::filesystem::path& run) {
-    std::string name = (std::filesystem::temp_directory_path() / "mcit-federate-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw DataError(name, "cannot make the folder");
-    root_ = name;
-    for (const char* entry : {"ledger", "clients", "result.json", "config.toml"})
-      if (!run.empty() && std::filesystem::exists(run / entry))
-        std::filesystem::copy(run / entry, root_ / entry, std::filesystem::copy_options::recursive);
-  }
-  Mirror(const Mirror&) = delete;
-  Mirror& operator=(const Mirror&) = delete;
-  ~Mirror() {
-    std::error_code ignored;
-    std::filesystem::remove_all(root_, ignored);
-  }
-  const std::filesystem::path& root() const { return root_; }
-
- private:
-  std::filesystem::path root_;
-};
 
 RunDir open_run(const RunFlags& flags, const FederateSettings& s) {
   if (!flags.resume.empty()) return RunDir::open(flags.resume);

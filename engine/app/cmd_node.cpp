@@ -3,8 +3,11 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <exception>
 #include <iostream>
+#include <optional>
 
 #include "app/commands.hpp"
 #include "app/federate_settings.hpp"
@@ -68,11 +71,13 @@ struct NodeSettings {
 
 /// Model, rows and strategy, ready to train.
 struct Trainer : NodeSettings, RunParts {
-  explicit Trainer(const RunFlags& flags)
+  explicit Trainer(const RunFlags& flags, const Launch& launch = {}, const Group& group = no_group())
       : NodeSettings(flags),
-        RunParts(flags, settings, Launch(), open_suite(settings)),
-        clients({*work.model, work.tasks, work.probe, work.stores.tower.get()}, options()),
+        RunParts(flags, settings, launch, open_suite(settings)),
+        clients({*work.model, work.tasks, work.probe, work.stores.tower.get(), group}, options()),
         strategy(catalogue.create(settings.strategy, params, clients.host())) {
+    check_batch(settings.loop.client.train.batch, group);
+    join_group(*strategy, settings.strategy, group);
     config.child("strategy").adopt(params.resolved());
     clients.attach(*strategy, settings.strategy);
     layout = clients.check(*settings.rule);
@@ -137,6 +142,7 @@ std::string train(Trainer& trainer, std::int64_t k, const fs::path& folder, cons
   const fed::RoundRequest request = request_of(model, trainer.settings.federation, trainer.layout);
   const std::string round = "round " + std::to_string(request.info.round);
   trainer.clients.open(folder, static_cast<std::int64_t>(request.info.round) - 1);
+  log::info(round, ": training");
   std::string update;
   {
     Progress progress(round, trainer.settings.loop.client.train.steps);
@@ -147,7 +153,84 @@ std::string train(Trainer& trainer, std::int64_t k, const fs::path& folder, cons
   return update;
 }
 
-NodeClient client_of(Trainer& trainer, std::int64_t k, const fs::path& folder) {
+/// The processes that train a client together, often just one. The first speaks with the server and says what
+/// is to be done; the others do it.
+class Crew {
+ public:
+  /// @param folder of this process for what the client keeps @param outage seconds that the first process may
+  /// have no answer for the others
+  Crew(Trainer& trainer, std::int64_t k, fs::path folder, const Group& group, double outage)
+      : trainer_(trainer),
+        k_(k),
+        folder_(std::move(folder)),
+        group_(group),
+        working_(milliseconds(trainer.settings.peer_timeout)),
+        waiting_(working_ + milliseconds(outage)) {
+    group_.set_timeout(working_);
+  }
+
+  /// The first process's members. A training that throws does so in all processes.
+  std::string train(const std::string& model) {
+    say(kModel + model);
+    return together(model);
+  }
+  void still_here() { say(kWait); }
+  void end() { say(kEnd); }
+  /// Whether a process has ended or hangs: only new ones could go on.
+  bool broken() const { return failure_ != nullptr; }
+  void throw_if_broken() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+  /// The other processes: until the first ends.
+  void follow() {
+    for (;;) {
+      group_.set_timeout(waiting_);
+      const std::string said = group_.from_first({});
+      group_.set_timeout(working_);
+      if (said == kEnd) return;
+      if (said == kWait) continue;
+      try {
+        together(said.substr(kModel.size()));
+      } catch (const std::exception&) {
+        if (interrupted()) throw;
+        throw_if_broken();  // else the server was told why
+      }
+    }
+  }
+
+ private:
+  static std::chrono::milliseconds milliseconds(double seconds) {
+    return std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * seconds));
+  }
+  void say(const std::string& what) const {
+    if (!group_.alone()) group_.from_first(what);
+  }
+  std::string together(const std::string& model) {
+    std::string update;
+    try {
+      group_.together([&] { update = mcit::train(trainer_, k_, folder_, model); });
+    } catch (...) {
+      try {
+        group_.meet();
+      } catch (...) {
+        failure_ = std::current_exception();
+      }
+      throw;
+    }
+    return update;
+  }
+
+  inline static const std::string kModel = "model:", kWait = "wait", kEnd = "end";
+  Trainer& trainer_;
+  std::int64_t k_;
+  fs::path folder_;
+  const Group& group_;
+  std::chrono::milliseconds working_, waiting_;
+  std::exception_ptr failure_;
+};
+
+NodeClient client_of(const Trainer& trainer, std::int64_t k, Crew& crew) {
   const FederatedClients& clients = trainer.clients;
   NodeClient out;
   out.id = clients.ids()[static_cast<std::size_t>(k)];
@@ -156,11 +239,12 @@ NodeClient client_of(Trainer& trainer, std::int64_t k, const fs::path& folder) {
     if (clients.takes_part(k, round)) out.rounds.push_back(round);
   if (out.rounds.empty())
     throw ConfigError(out.id, "has no rows in any round", "look at [partition] and [stream]");
-  out.train = [&trainer, k, folder](const std::string& model) { return train(trainer, k, folder, model); };
+  out.train = [&crew](const std::string& model) { return crew.train(model); };
+  out.broken = [&crew] { return crew.broken(); };
   return out;
 }
 
-void work(const Flags& flags) {
+std::unique_ptr<flower::Node> make_node(const Flags& flags) {
   const flower::Key key = read_key(flags.key);
   flower::NodeOptions options;
   options.self_register = !flags.listed;
@@ -168,20 +252,53 @@ void work(const Flags& flags) {
   options.heartbeat = flags.heartbeat;
   options.stop = [] { return interrupted(); };
   options.notice = [](const std::string& text) { log::info(text); };
-  flower::Node node({flags.url, flags.ca, flags.cert, flags.cert_key}, key, options);
-  Trainer trainer(flags.settings);
-  const std::int64_t k = trainer.clients.index(flags.client);
-  const RunDir dir = open_state(flags.state, trainer.config.resolved());
-  log::add_file(dir.log());
-  const NodeClient client = client_of(trainer, k, dir.root() / "clients");
+  return std::make_unique<flower::Node>(flower::Address{flags.url, flags.ca, flags.cert, flags.cert_key}, key,
+                                        options);
+}
+
+/// The first process's part, or the only one's.
+void work_first(Trainer& trainer, std::int64_t k, flower::Node& node, Crew& crew) {
+  const NodeClient client = client_of(trainer, k, crew);
   if (const std::string privacy =
           privacy_text(trainer.settings.loop.client, trainer.clients.streams().rounds(),
                        trainer.settings.federation.sample);
       !privacy.empty())
     log::info("privacy ", privacy);
-  trainer.prefetch(k);
-  const std::int64_t sent = serve(node, client, {.stop = options.stop, .notice = options.notice});
+  const std::int64_t sent = serve(node, client,
+                                  {.idle = [&crew] { crew.still_here(); },
+                                   .stop = [] { return interrupted(); },
+                                   .notice = [](const std::string& text) { log::info(text); }});
+  crew.throw_if_broken();
+  if (!interrupted()) crew.end();  // else nobody listens any more
   log::info(client.id, ": ", sent, " updates sent");
+}
+
+void work(const Flags& flags) {
+  const Launch launch = Launch::from_environment();
+  const std::unique_ptr<Group> group = join_launch(launch);
+  std::unique_ptr<flower::Node> node;
+  std::optional<Trainer> trainer;
+  std::optional<Mirror> mirror;
+  std::optional<RunDir> dir;
+  std::int64_t k = 0;
+  group->together([&] {
+    if (group->first()) node = make_node(flags);
+    trainer.emplace(flags.settings, launch, *group);
+    k = trainer->clients.index(flags.client);
+    if (!group->first()) {
+      mirror.emplace(flags.state);
+      return;
+    }
+    dir.emplace(open_state(flags.state, trainer->config.resolved()));
+    log::add_file(dir->log());
+  });
+  trainer->prefetch(k);
+  Crew crew(*trainer, k, (group->first() ? dir->root() : mirror->root()) / "clients", *group,
+            2.0 * flags.patience);
+  if (group->first())
+    work_first(*trainer, k, *node, crew);
+  else
+    crew.follow();
 }
 
 /// A round from file to file, for whoever brings the bytes in another way.

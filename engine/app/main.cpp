@@ -12,13 +12,16 @@ namespace {
 
 /// Only these can be several processes; of any other, each would do the whole work in the others' way.
 void check_launch(const CLI::App& app) {
-  for (const CLI::App* command : app.get_subcommands())
-    if (command->get_name() != "run" && command->get_name() != "federate" &&
-        !mcit::Launch::from_environment().alone())
+  if (mcit::Launch::from_environment().alone()) return;
+  for (const CLI::App* command : app.get_subcommands()) {
+    std::string name = command->get_name();
+    for (const CLI::App* inner : command->get_subcommands()) name += " " + inner->get_name();
+    if (name != "run" && name != "federate" && name != "node run")
       throw mcit::ConfigError(
-          "mcit " + command->get_name(), "was started as several processes",
-          "start it once, without torchrun and without WORLD_SIZE; run and federate can be "
-          "several");
+          "mcit " + name, "was started as several processes",
+          "start it once, without torchrun and without WORLD_SIZE; run, federate and node run can "
+          "be several");
+  }
 }
 
 }  // namespace

@@ -42,16 +42,18 @@ flower::Content update_of(const NodeClient& client, const std::string& blob) {
   return out;
 }
 
-/// @return whether an update was sent
-bool answer(flower::Node& node, const NodeClient& client, const flower::Request& request,
-            std::optional<Answered>& last) {
+enum class Answer { none, update, error };
+
+/// @return what was sent of a training
+Answer answer(flower::Node& node, const NodeClient& client, const flower::Request& request,
+              std::optional<Answered>& last) {
   std::string why;
   try {
     const std::optional<flower::Content> content = node.content(request);
-    if (!content) return false;
+    if (!content) return Answer::none;
     if (request.type == "query") {
       node.reply(request, who(client));
-      return false;
+      return Answer::none;
     }
     if (request.type != "train")
       throw flower::Failure("nothing is known of messages of the kind " + request.type);
@@ -61,7 +63,7 @@ bool answer(flower::Node& node, const NodeClient& client, const flower::Request&
       last.reset();
       last = Answered{name, client.train(model)};
     }
-    return node.reply(request, update_of(client, last->update));
+    return node.reply(request, update_of(client, last->update)) ? Answer::update : Answer::none;
   } catch (const flower::Unreachable&) {
     throw;
   } catch (const flower::Refused&) {
@@ -69,8 +71,7 @@ bool answer(flower::Node& node, const NodeClient& client, const flower::Request&
   } catch (const std::exception& error) {
     why = error.what();
   }
-  node.reply_error(request, client.id + ": " + why.substr(0, 500));
-  return false;
+  return node.reply_error(request, client.id + ": " + why.substr(0, 500)) ? Answer::error : Answer::none;
 }
 
 }  // namespace
@@ -85,15 +86,16 @@ std::int64_t serve(flower::Node& node, const NodeClient& client, const ServiceOp
   while (!stopped()) {
     try {
       if (const auto request = node.pull()) {
-        if (answer(node, client, *request, last)) {
-          ++sent;
-          sent_at = Steady::now();
-        }
+        const Answer given = answer(node, client, *request, last);
+        if (given == Answer::update) ++sent;
+        if (given != Answer::none) sent_at = Steady::now();
+        if (client.broken && client.broken()) break;
         continue;  // there may be more
       }
     } catch (const flower::Unreachable&) {
       if (!stopped()) throw;
     }
+    if (options.idle) options.idle();
     node.sleep(options.poll);
   }
   if (sent_at) {

@@ -1,5 +1,7 @@
 #include "app/run_setup.hpp"
 
+#include <stdlib.h>  // mkdtemp
+
 #include <algorithm>
 #include <cstdlib>
 
@@ -7,6 +9,7 @@
 #include "core/system.hpp"
 #include "mcit/abi.hpp"
 #include "mcit/build_tag.hpp"
+#include "mcit/errors.hpp"
 
 namespace mcit {
 
@@ -65,6 +68,20 @@ std::unique_ptr<Group> join_launch(const Launch& launch) {
   std::unique_ptr<Group> group = Group::join(launch, kPatience);
   log::debug("rank ", launch.rank, " of ", launch.size);
   return group;
+}
+
+Mirror::Mirror(const std::filesystem::path& of) {
+  std::string name = (std::filesystem::temp_directory_path() / "mcit-federate-XXXXXX").string();
+  if (::mkdtemp(name.data()) == nullptr) throw DataError(name, "cannot make the folder");
+  root_ = name;
+  for (const char* entry : {"ledger", "clients", "result.json", "config.toml"})
+    if (!of.empty() && std::filesystem::exists(of / entry))
+      std::filesystem::copy(of / entry, root_ / entry, std::filesystem::copy_options::recursive);
+}
+
+Mirror::~Mirror() {
+  std::error_code ignored;
+  std::filesystem::remove_all(root_, ignored);
 }
 
 RunParts::RunParts(const RunFlags& flags, const RunSettings& settings, const Launch& launch, Suite from)

@@ -65,6 +65,21 @@ Suite open_suite(const RunSettings& settings);
 /// errors.
 std::unique_ptr<Group> join_launch(const Launch& launch);
 
+/// The folder that a process other than the first writes what the first one writes, made like its and gone
+/// with it.
+class Mirror {
+ public:
+  /// @param of the first process's folder, to go on with; or empty
+  explicit Mirror(const std::filesystem::path& of);
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+  ~Mirror();
+  const std::filesystem::path& root() const { return root_; }
+
+ private:
+  std::filesystem::path root_;
+};
+
 /// What the result says before the first stage.
 /// @param command as typed @param config the settings in effect, as the run's folder keeps them
 RunResult head_of(const RunSettings& settings, const Suite& suite, const Workload& work,

@@ -63,9 +63,9 @@ class World:
     def url(self) -> str:
         return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
-    def start(self, name: str, command: list[str]) -> subprocess.Popen:
+    def start(self, name: str, command: list[str], **environment: str) -> subprocess.Popen:
         with open(self.folder / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True)
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment | environment, start_new_session=True)
         self.processes.append(process)
         return process
 

@@ -130,10 +130,11 @@ int main(int argc, char** argv) {
     if (!model.empty()) write_atomic(model, to_blob(small_model(), {}));
     if (!ledger.empty()) std::cout << embedded(settings, ledger, ids, without) << "\n";
     if (url.empty()) return 0;
-    const NodeClient client{
-        .id = id, .examples = examples_of(id), .rounds = {}, .train = [&](const std::string& blob) {
-          return update(id, blob, fault);
-        }};
+    const NodeClient client{.id = id,
+                            .examples = examples_of(id),
+                            .rounds = {},
+                            .train = [&](const std::string& blob) { return update(id, blob, fault); },
+                            .broken = {}};
     flower::NodeOptions options;
     options.self_register = !listed;
     options.heartbeat = 10.0;
@@ -152,7 +153,8 @@ int main(int argc, char** argv) {
       serve_twice(node, client);
       return 0;
     }
-    serve(node, client, {.poll = 0.5, .linger = 2.0, .stop = options.stop, .notice = options.notice});
+    serve(node, client,
+          {.poll = 0.5, .idle = {}, .linger = 2.0, .stop = options.stop, .notice = options.notice});
   } catch (const std::exception& error) {
     std::cerr << "toy_node: " << error.what() << std::endl;
     return 2;
