@@ -3,22 +3,19 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
-#include <exception>
 #include <iostream>
 #include <optional>
 
 #include "app/commands.hpp"
-#include "app/federate_settings.hpp"
 #include "app/node_service.hpp"
+#include "app/node_trainer.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "core/run_dir.hpp"
 #include "core/system.hpp"
 #include "core/text.hpp"
 #include "mcit/errors.hpp"
-#include "model/device.hpp"
 
 namespace mcit {
 namespace {
@@ -61,51 +58,9 @@ flower::Key read_key(const fs::path& file) {
   return flower::Key::from_pem(text, file.string());
 }
 
-/// The settings of a federation, of one file and the flags over it.
-struct NodeSettings {
-  explicit NodeSettings(const RunFlags& flags)
-      : config(with_flags(Config::read(flags.config), flags)), settings(read_federate_settings(config)) {}
-  Config config;
-  FederateSettings settings;
-};
-
-/// Model, rows and strategy, ready to train.
-struct Trainer : NodeSettings, RunParts {
-  explicit Trainer(const RunFlags& flags, const Launch& launch = {}, const Group& group = no_group())
-      : NodeSettings(flags),
-        RunParts(flags, settings, launch, open_suite(settings)),
-        clients({*work.model, work.tasks, work.probe, work.stores.tower.get(), group}, options()),
-        strategy(catalogue.create(settings.strategy, params, clients.host())) {
-    check_batch(settings.loop.client.train.batch, group);
-    join_group(*strategy, settings.strategy, group);
-    config.child("strategy").adopt(params.resolved());
-    clients.attach(*strategy, settings.strategy);
-    layout = clients.check(*settings.rule);
-  }
-
-  /// Features of what client k trains on, before somebody waits for it.
-  void prefetch(std::int64_t k) const {
-    if (!work.stores.tower || work.model->tower_changed()) return;
-    std::vector<const std::vector<ExamplePtr>*> rows;
-    for (const auto& task : clients.rows(k)) rows.push_back(&task);
-    prefetch_pictures(*work.stores.tower, rows, "pictures");
-  }
-
-  FederatedClients clients;
-  StrategyPtr strategy;
-  fed::Layout layout;  ///< of updates
-
- private:
-  ClientOptions options() {
-    settings.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
-    settings.loop.client.secure_noise = true;
-    return settings.loop.client;
-  }
-};
-
 /// What the server needs: no base, no rows, no LibTorch.
 void init(const Flags& flags) {
-  const Trainer trainer(flags.settings);
+  const NodeTrainer trainer(flags.settings);
   const FederatedClients& clients = trainer.clients;
   std::string names;
   for (const std::string& id : clients.ids()) names += (names.empty() ? "\"" : ", \"") + id + "\"";
@@ -137,100 +92,7 @@ RunDir open_state(const fs::path& folder, const std::string& config) {
   return dir;
 }
 
-std::string train(Trainer& trainer, std::int64_t k, const fs::path& folder, const std::string& model) {
-  const Stopwatch watch;
-  const fed::RoundRequest request = request_of(model, trainer.settings.federation, trainer.layout);
-  const std::string round = "round " + std::to_string(request.info.round);
-  trainer.clients.open(folder, static_cast<std::int64_t>(request.info.round) - 1);
-  log::info(round, ": training");
-  std::string update;
-  {
-    Progress progress(round, trainer.settings.loop.client.train.steps);
-    update = trainer.clients.train(k, request, progress);
-  }
-  log::info(round, ": trained in ", duration_text(watch.seconds()), ", ",
-            fixed(static_cast<double>(update.size()) / 1e6, 2), " MB to send");
-  return update;
-}
-
-/// The processes that train a client together, often just one. The first speaks with the server and says what
-/// is to be done; the others do it.
-class Crew {
- public:
-  /// @param folder of this process for what the client keeps @param outage seconds that the first process may
-  /// have no answer for the others
-  Crew(Trainer& trainer, std::int64_t k, fs::path folder, const Group& group, double outage)
-      : trainer_(trainer),
-        k_(k),
-        folder_(std::move(folder)),
-        group_(group),
-        working_(milliseconds(trainer.settings.peer_timeout)),
-        waiting_(working_ + milliseconds(outage)) {
-    group_.set_timeout(working_);
-  }
-
-  /// The first process's members. A training that throws does so in all processes.
-  std::string train(const std::string& model) {
-    say(kModel + model);
-    return together(model);
-  }
-  void still_here() { say(kWait); }
-  void end() { say(kEnd); }
-  /// Whether a process has ended or hangs: only new ones could go on.
-  bool broken() const { return failure_ != nullptr; }
-  void throw_if_broken() const {
-    if (failure_) std::rethrow_exception(failure_);
-  }
-
-  /// The other processes: until the first ends.
-  void follow() {
-    for (;;) {
-      group_.set_timeout(waiting_);
-      const std::string said = group_.from_first({});
-      group_.set_timeout(working_);
-      if (said == kEnd) return;
-      if (said == kWait) continue;
-      try {
-        together(said.substr(kModel.size()));
-      } catch (const std::exception&) {
-        if (interrupted()) throw;
-        throw_if_broken();  // else the server was told why
-      }
-    }
-  }
-
- private:
-  static std::chrono::milliseconds milliseconds(double seconds) {
-    return std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * seconds));
-  }
-  void say(const std::string& what) const {
-    if (!group_.alone()) group_.from_first(what);
-  }
-  std::string together(const std::string& model) {
-    std::string update;
-    try {
-      group_.together([&] { update = mcit::train(trainer_, k_, folder_, model); });
-    } catch (...) {
-      try {
-        group_.meet();
-      } catch (...) {
-        failure_ = std::current_exception();
-      }
-      throw;
-    }
-    return update;
-  }
-
-  inline static const std::string kModel = "model:", kWait = "wait", kEnd = "end";
-  Trainer& trainer_;
-  std::int64_t k_;
-  fs::path folder_;
-  const Group& group_;
-  std::chrono::milliseconds working_, waiting_;
-  std::exception_ptr failure_;
-};
-
-NodeClient client_of(const Trainer& trainer, std::int64_t k, Crew& crew) {
+NodeClient client_of(const NodeTrainer& trainer, std::int64_t k, NodeCrew& crew) {
   const FederatedClients& clients = trainer.clients;
   NodeClient out;
   out.id = clients.ids()[static_cast<std::size_t>(k)];
@@ -257,7 +119,7 @@ std::unique_ptr<flower::Node> make_node(const Flags& flags) {
 }
 
 /// The first process's part, or the only one's.
-void work_first(Trainer& trainer, std::int64_t k, flower::Node& node, Crew& crew) {
+void work_first(NodeTrainer& trainer, std::int64_t k, flower::Node& node, NodeCrew& crew) {
   const NodeClient client = client_of(trainer, k, crew);
   if (const std::string privacy =
           privacy_text(trainer.settings.loop.client, trainer.clients.streams().rounds(),
@@ -277,7 +139,7 @@ void work(const Flags& flags) {
   const Launch launch = Launch::from_environment();
   const std::unique_ptr<Group> group = join_launch(launch);
   std::unique_ptr<flower::Node> node;
-  std::optional<Trainer> trainer;
+  std::optional<NodeTrainer> trainer;
   std::optional<Mirror> mirror;
   std::optional<RunDir> dir;
   std::int64_t k = 0;
@@ -293,8 +155,8 @@ void work(const Flags& flags) {
     log::add_file(dir->log());
   });
   trainer->prefetch(k);
-  Crew crew(*trainer, k, (group->first() ? dir->root() : mirror->root()) / "clients", *group,
-            2.0 * flags.patience);
+  NodeCrew crew(*trainer, k, (group->first() ? dir->root() : mirror->root()) / "clients", *group,
+                2.0 * flags.patience);
   if (group->first())
     work_first(*trainer, k, *node, crew);
   else
@@ -303,11 +165,11 @@ void work(const Flags& flags) {
 
 /// A round from file to file, for whoever brings the bytes in another way.
 void train_once(const Flags& flags) {
-  Trainer trainer(flags.settings);
+  NodeTrainer trainer(flags.settings);
   const std::int64_t k = trainer.clients.index(flags.client);
   const RunDir dir = open_state(flags.state, trainer.config.resolved());
   log::add_file(dir.log());
-  write_atomic(flags.out, train(trainer, k, dir.root() / "clients", read_file(flags.model)));
+  write_atomic(flags.out, trainer.train(k, dir.root() / "clients", read_file(flags.model)));
 }
 
 CLI::Option* add_text(CLI::App* command, const char* name, std::string& value, const char* help,
