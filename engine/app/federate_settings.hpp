@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
-#include "federate/loop.hpp"
 #include "app/run_setup.hpp"
+#include "federate/loop.hpp"
 
 namespace mcit {
 
