@@ -77,7 +77,6 @@ struct Federation : RunParts {
  private:
   ClientOptions options_of(FederateSettings& s, const RunFlags& flags, const Group& group) const {
     check_batch(s.loop.client.train.batch, group);
-    s.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
     s.loop.stop_after = flags.stop_after;
     return s.loop.client;
   }

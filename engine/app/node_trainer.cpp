@@ -33,7 +33,6 @@ NodeTrainer::NodeTrainer(const RunFlags& flags, const Launch& launch, const Grou
 }
 
 ClientOptions NodeTrainer::options() {
-  settings.loop.client.stream.tasks = static_cast<std::int64_t>(work.tasks.size());
   settings.loop.client.secure_noise = true;
   return settings.loop.client;
 }

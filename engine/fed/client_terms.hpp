@@ -7,6 +7,8 @@
 
 namespace mcit::fed {
 
+inline constexpr const char* kControl = "control/";  ///< before the names of SCAFFOLD's variates
+
 /// FedProx (Li et al. 2020): the gradient of μ/2 ‖w - w_global‖², added to `gradient`.
 template <class T>
 void add_proximal(std::span<T> gradient, std::span<const T> w, std::span<const T> global, T mu) {

@@ -7,8 +7,6 @@
 
 namespace mcit::fed {
 
-inline constexpr const char* kControl = "control/";  ///< before the names of SCAFFOLD's variates
-
 struct RoundRequest {
   UpdateInfo info;  ///< run, strategy, round and base; the client adds the rest
   Layout layout;    ///< what the update must hold

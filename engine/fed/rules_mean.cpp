@@ -2,6 +2,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "fed/client_terms.hpp"
 #include "fed/rules.hpp"
 #include "mcit/errors.hpp"
 
@@ -164,7 +165,6 @@ class Scaffold final : public Aggregator {
   }
 
  private:
-  static constexpr const char* kControl = "control/";
   std::int64_t clients_;
   double rate_;
 };

@@ -54,6 +54,12 @@ std::vector<std::vector<std::vector<ExamplePtr>>> deal_rows(const std::vector<St
   return out;
 }
 
+/// How many tasks a stream has is what the parts have.
+ClientOptions over_tasks(ClientOptions options, const FederatedParts& parts) {
+  options.stream.tasks = static_cast<std::int64_t>(parts.tasks.size());
+  return options;
+}
+
 class SpentIn {
  public:
   explicit SpentIn(Spent& total) : total_(total) {}
@@ -71,8 +77,8 @@ class SpentIn {
 }  // namespace
 
 FederatedClients::FederatedClients(FederatedParts parts, ClientOptions options)
-    : parts_(std::move(parts)),
-      options_(std::move(options)),
+    : parts_(parts),
+      options_(over_tasks(std::move(options), parts_)),
       streams_(options_.stream),
       rows_(deal_rows(parts_.tasks, streams_, options_)),
       host_(parts_.probe, options_.seed) {

@@ -55,7 +55,8 @@ struct FederatedParts {
 /// without one, its parameters that require a gradient after attach().
 class FederatedClients {
  public:
-  /// Deals the rows out. @throws ConfigError when partition and stream do not fit the data
+  /// Deals the rows out. @param options without how many tasks the stream has @throws ConfigError when
+  /// partition and stream do not fit the data
   FederatedClients(FederatedParts parts, ClientOptions options);
 
   const FederatedParts& parts() const { return parts_; }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "fed/client_terms.hpp"
 #include "federate/clients.hpp"
 #include "federate/tensors.hpp"
 #include "mcit/errors.hpp"

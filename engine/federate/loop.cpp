@@ -43,7 +43,8 @@ struct FederatedLoop::State {
   std::int64_t count() const { return clients.options().stream.clients; }
 
   void begin(const RunResult& head);
-  void open(Strategy& strategy, const std::string& name, const RunResult& head);
+  void open(Strategy& strategy, const std::string& name, const RunResult& head, fed::RoundEngine& with,
+            RunDir& in);
   void score_stages();
   void run_round(Progress& progress);
   std::vector<AccuracyMatrix::Cell> scores(const fed::Arrays& model, const std::string& title,
@@ -268,7 +269,10 @@ void FederatedLoop::State::remaining_rounds() {
   write();
 }
 
-void FederatedLoop::State::open(Strategy& strategy, const std::string& name, const RunResult& head) {
+void FederatedLoop::State::open(Strategy& strategy, const std::string& name, const RunResult& head,
+                                fed::RoundEngine& with, RunDir& in) {
+  engine = &with;
+  dir = &in;
   begin(head);
   clients.attach(strategy, name);
   clients.check(engine->rule());
@@ -312,11 +316,9 @@ void FederatedLoop::State::score_stages() {
 RunResult FederatedLoop::score(Strategy& strategy, const std::string& name, const RunResult& head,
                                fed::RoundEngine& engine, RunDir& dir) {
   State& s = *state_;
-  s.engine = &engine;
-  s.dir = &dir;
   const std::optional<fed::Arrays> first = engine.ledger().state_after(0);
   if (!first) throw DataError("ledger", "it has no round");
-  s.open(strategy, name, head);
+  s.open(strategy, name, head, engine, dir);
   s.evaluate_base(*first);
   s.score_stages();
   s.result.provenance.finished = utc_now();
@@ -327,9 +329,7 @@ RunResult FederatedLoop::score(Strategy& strategy, const std::string& name, cons
 RunResult FederatedLoop::run(Strategy& strategy, const std::string& name, const RunResult& head,
                              fed::RoundEngine& engine, RunDir& dir) {
   State& s = *state_;
-  s.engine = &engine;
-  s.dir = &dir;
-  s.open(strategy, name, head);
+  s.open(strategy, name, head, engine, dir);
   if (engine.phase() == fed::Phase::needs_model) engine.begin(s.clients.shared());
   s.evaluate_base(engine.ledger().state());
   const auto done = static_cast<std::int64_t>(engine.round()) - 1;

@@ -6,34 +6,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
-from superlink import PATIENCE, World, expect, free_port
-
-SETTINGS = """suite = "smoke"
-order = ["vqa"]
-threads = 1
-[strategy]
-name = "sequential"
-rank = 2
-[train]
-steps = 1
-batch = 4
-[partition]
-clients = 1
-[stream]
-rounds_per_stage = 2
-[federation]
-run = "fallback"
-"""
+from superlink import PATIENCE, World, free_port, one_client
 
 
 def main(mcit: str, library: str) -> None:
     with World(library) as world:
         config = world.folder / "fed.toml"
-        config.write_text(SETTINGS)
+        config.write_text(one_client("fallback", 2, "steps = 1\nbatch = 4"))
 
         def command(*arguments: str) -> None:
             done = subprocess.run([mcit, *arguments], capture_output=True, text=True)
@@ -47,9 +29,7 @@ def main(mcit: str, library: str) -> None:
         node = {"client": "client-01", "config": config, "state": world.folder / "client-01", "mcit": mcit}
         world.start("supernode", [*world.program("supernode"), "--insecure", "--superlink", f"127.0.0.1:{world.port}", "--port",
                                   str(free_port()), "--node-config", " ".join(f'{key}="{value}"' for key, value in node.items())])
-        for number in (1, 2):
-            theirs = json.loads((embedded / "ledger" / f"round-{number:06}.json").read_text())
-            expect(world.committed(number, 150)["after"], theirs["after"], f"the state after round {number}")
+        world.same_states(embedded, 2, 150)
         world.ends(run, "finished:completed")
 
 

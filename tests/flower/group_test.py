@@ -6,30 +6,11 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 
-from superlink import PATIENCE, World, expect, free_port
-
-SETTINGS = """suite = "smoke"
-order = ["vqa"]
-threads = 1
-[strategy]
-name = "sequential"
-rank = 2
-[train]
-steps = 150
-batch = 8
-schedule = "constant"
-[partition]
-clients = 1
-[stream]
-rounds_per_stage = 3
-[federation]
-run = "pair"
-"""
+from superlink import PATIENCE, World, expect, free_port, one_client
 
 
 class Pair:
@@ -49,7 +30,7 @@ class Pair:
 def main(mcit: str, library: str) -> None:
     with World(library) as world:
         config = world.folder / "fed.toml"
-        config.write_text(SETTINGS)
+        config.write_text(one_client("pair", 3, 'steps = 150\nbatch = 8\nschedule = "constant"'))
         embedded = world.folder / "embedded"
         federate = Pair(world, "federate", [mcit, "federate", str(config), "--out", str(embedded), "--set", "eval.base=false"])
         expect(federate.wait(120), [0, 0], "mcit federate in two processes")
@@ -69,9 +50,7 @@ def main(mcit: str, library: str) -> None:
         expect(first.processes[0].returncode, 2, "the exit code of a node whose other process has ended")
         assert "another process has ended" in world.text_of("first-0"), world.text_of("first-0")
         second = Pair(world, "second", node)
-        for number in (1, 2, 3):
-            theirs = json.loads((embedded / "ledger" / f"round-{number:06}.json").read_text())
-            expect(world.committed(number, 120)["after"], theirs["after"], f"the state after round {number}")
+        world.same_states(embedded, 3, 120)
         assert world.record(2)["attempts"] > 1, f"F15: {world.record(2)}"
         log = world.flwr("log", run, "here", "--show")
         assert "declines" in log and "another process has ended" in log, log

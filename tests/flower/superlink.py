@@ -31,6 +31,25 @@ def expect(got, wanted, what: str) -> None:
     assert got == wanted, f"{what}: {got!r}, not {wanted!r}"
 
 
+def one_client(run: str, rounds: int, train: str) -> str:
+    """Settings of a federation of one client and one task."""
+    return f"""suite = "smoke"
+order = ["vqa"]
+threads = 1
+[strategy]
+name = "sequential"
+rank = 2
+[train]
+{train}
+[partition]
+clients = 1
+[stream]
+rounds_per_stage = {rounds}
+[federation]
+run = "{run}"
+"""
+
+
 class World:
     """SuperLink, nodes and runs of one test. Leaving it ends every process that it began."""
 
@@ -143,6 +162,12 @@ class World:
     def committed(self, number: int, seconds: float = 120) -> dict:
         self.until(lambda: self.record(number) is not None, seconds, f"round {number} was not committed")
         return self.record(number)
+
+    def same_states(self, embedded: Path, rounds: int, seconds: float) -> None:
+        """Every round ends with the bits that it has in this run of `mcit federate`."""
+        for number in range(1, rounds + 1):
+            theirs = json.loads((embedded / "ledger" / f"round-{number:06}.json").read_text())
+            expect(self.committed(number, seconds)["after"], theirs["after"], f"the state after round {number}")
 
     @staticmethod
     def until(holds, seconds: float, failure: str) -> None:
