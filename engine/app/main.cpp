@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   });
   mcit::install_interrupt_handler();
   mcit::keep_freed_memory();
+  mcit::flush_denormals();
   mcit::add_run(app);
   mcit::add_sweep(app);
   mcit::add_bench(app);

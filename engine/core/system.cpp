@@ -5,6 +5,9 @@
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -90,6 +93,25 @@ void keep_freed_memory() noexcept {
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
 }
+
+void flush_denormals() noexcept {
+#if defined(__x86_64__)
+  constexpr unsigned kResultsAndOperands = 0x8040;  // FTZ and DAZ
+  _mm_setcsr(_mm_getcsr() | kResultsAndOperands);
+#elif defined(__aarch64__)
+  constexpr std::uint64_t kFlushToZero = std::uint64_t{1} << 24U;
+  std::uint64_t control = 0;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+  __asm__ volatile("msr fpcr, %0" : : "r"(control | kFlushToZero));
+#endif
+}
+
+WholeArithmetic::WholeArithmetic() noexcept : before_() {
+  std::fegetenv(&before_);
+  std::fesetenv(FE_DFL_ENV);
+}
+
+WholeArithmetic::~WholeArithmetic() { std::fesetenv(&before_); }
 
 double peak_rss_mb() {
   rusage usage{};

@@ -1,6 +1,7 @@
 #pragma once
 /// What a run costs and where it ran: clocks, memory, hardware, build; and the wish to stop.
 
+#include <cfenv>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -16,6 +17,24 @@ double cpu_seconds();     ///< user and system time of all threads of this proce
 /// steps and rounds take the same sizes again and again, and fresh pages cost more than what is done with
 /// them.
 void keep_freed_memory() noexcept;
+
+/// From here on this thread, and those that it starts, take numbers below the smallest normal one as zero:
+/// products with them take a hundred times as long, and a network that is sure of its answers is full of
+/// them.
+void flush_denormals() noexcept;
+
+/// As long as it lives, this thread has the arithmetic of IEEE 754, denormal numbers included: for what must
+/// have the same bits in a program that flushes them and in one that does not.
+class WholeArithmetic {
+ public:
+  WholeArithmetic() noexcept;
+  ~WholeArithmetic();
+  WholeArithmetic(const WholeArithmetic&) = delete;
+  WholeArithmetic& operator=(const WholeArithmetic&) = delete;
+
+ private:
+  std::fenv_t before_;
+};
 
 /// Wall time since it was made or restarted.
 class Stopwatch {

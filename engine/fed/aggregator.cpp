@@ -33,11 +33,33 @@ MCIT_WIDE void add_scaled(double* sum, const double* x, double factor, std::size
 
 void Contribution::delta(const std::string& tensor, Group group, std::size_t begin,
                          std::span<double> out) const {
+  update->delta(tensor, base_of(tensor), begin, out);
+  const double by = factor(group);
+  if (by != 1.0)
+    for (double& number : out) number *= by;
+}
+
+const Array* Contribution::base_of(const std::string& tensor) const {
   const auto from = base.find(tensor);
-  update->delta(tensor, from == base.end() ? nullptr : from->second, begin, out);
-  const double factor = group == Group::model ? scale : group == Group::control ? control_scale : 1.0;
-  if (factor != 1.0)
-    for (double& number : out) number *= factor;
+  return from == base.end() ? nullptr : from->second;
+}
+
+double Contribution::square_sum(const std::string& tensor, Group group, std::size_t begin,
+                                std::span<double> room) const {
+  if (const auto floats = update->floats(tensor, base_of(tensor), begin); floats && factor(group) == 1.0)
+    return difference_square_sum(floats->value, floats->base, room.size());
+  delta(tensor, group, begin, room);
+  return fed::square_sum(room);
+}
+
+void Contribution::add_to(std::span<double> sum, double weight, const std::string& tensor, Group group,
+                          std::size_t begin, std::span<double> room) const {
+  if (const auto floats = update->floats(tensor, base_of(tensor), begin)) {
+    add_difference(floats->value, floats->base, factor(group), weight, sum);
+    return;
+  }
+  delta(tensor, group, begin, room.first(sum.size()));
+  add_scaled(sum.data(), room.data(), weight, sum.size());
 }
 
 std::vector<double> Contribution::value(const std::string& tensor, Group group) const {
@@ -120,10 +142,8 @@ void sum_deltas(std::span<const Contribution> updates, std::span<const double> w
                 const std::string& tensor, Group group, std::size_t begin, std::span<double> one,
                 std::span<double> sum) {
   std::fill(sum.begin(), sum.end(), 0.0);
-  for (std::size_t k = 0; k < updates.size(); ++k) {
-    updates[k].delta(tensor, group, begin, one);
-    add_scaled(sum.data(), one.data(), weights[k], sum.size());
-  }
+  for (std::size_t k = 0; k < updates.size(); ++k)
+    updates[k].add_to(sum, weights[k], tensor, group, begin, one);
 }
 
 }  // namespace

@@ -23,13 +23,25 @@ struct Contribution {
   double control_scale = 1.0;                ///< of those of Group::control
   double norm = 0.0;                         ///< ‖value - base‖₂ over Group::model, before clipping
   double control_norm = 0.0;
+  std::string digest;  ///< XXH3-128 of header and tensors, in the layout's order
 
   const std::string& client() const { return update->info().client; }
   double examples() const { return static_cast<double>(update->info().examples); }
   /// scale x (value - base), out.size() elements from `begin`
   void delta(const std::string& tensor, Group group, std::size_t begin, std::span<double> out) const;
+  /// Σ of the squares of delta(). @param room for as many elements, of no meaning afterwards
+  double square_sum(const std::string& tensor, Group group, std::size_t begin, std::span<double> room) const;
+  /// sum += weight x delta() @param room as above
+  void add_to(std::span<double> sum, double weight, const std::string& tensor, Group group, std::size_t begin,
+              std::span<double> room) const;
   /// base + delta of the whole tensor
   std::vector<double> value(const std::string& tensor, Group group) const;
+
+ private:
+  double factor(Group group) const {
+    return group == Group::model ? scale : group == Group::control ? control_scale : 1.0;
+  }
+  const Array* base_of(const std::string& tensor) const;
 };
 
 /// What clients weigh: n_k / Σ n, or 1 / K each.

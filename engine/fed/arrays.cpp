@@ -71,6 +71,38 @@ MCIT_WIDE void subtract_floats(const std::byte* a, const std::byte* b, double* o
     out[i] = static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i));
 }
 
+MCIT_WIDE void add_floats(const std::byte* a, const std::byte* b, double scale, double weight, double* sum,
+                          std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i)
+    sum[i] +=
+        weight * (scale * (static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i))));
+}
+
+/// @param square of an index
+template <class Square>
+[[gnu::always_inline]] inline double lane_sum(std::size_t n, const Square& square) {
+  constexpr std::size_t kLanes = 8;
+  std::array<double, kLanes> sums{};
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (std::size_t lane = 0; lane < kLanes; ++lane) sums[lane] += square(i + lane);
+  for (; i < n; ++i) sums[i % kLanes] += square(i);
+  double sum = 0.0;
+  for (const double part : sums) sum += part;
+  return sum;
+}
+
+MCIT_WIDE double sum_of_squares(const double* x, std::size_t n) {
+  return lane_sum(n, [x](std::size_t i) { return x[i] * x[i]; });
+}
+
+MCIT_WIDE double sum_of_squared_differences(const std::byte* a, const std::byte* b, std::size_t n) {
+  return lane_sum(n, [a, b](std::size_t i) {
+    const double d = static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i));
+    return d * d;
+  });
+}
+
 MCIT_WIDE void store_floats(const double* values, std::byte* bytes, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) put(bytes, i, static_cast<float>(values[i]));
 }
@@ -148,6 +180,17 @@ void load(Dtype dtype, const std::byte* bytes, std::span<double> out) {
 void load_difference(const std::byte* a, const std::byte* b, std::span<double> out) {
   subtract_floats(a, b, out.data(), out.size());
 }
+
+void add_difference(const std::byte* a, const std::byte* b, double scale, double weight,
+                    std::span<double> sum) {
+  add_floats(a, b, scale, weight, sum.data(), sum.size());
+}
+
+double difference_square_sum(const std::byte* a, const std::byte* b, std::size_t n) {
+  return sum_of_squared_differences(a, b, n);
+}
+
+double square_sum(std::span<const double> x) { return sum_of_squares(x.data(), x.size()); }
 
 void store(Dtype dtype, std::span<const double> values, std::byte* bytes) {
   const std::size_t n = values.size();

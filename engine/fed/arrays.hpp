@@ -67,8 +67,19 @@ ArrayViews views_of(const Arrays& arrays);
 
 /// Numbers out of raw little-endian bytes, exactly. @param bytes of out.size() elements, aligned or not
 void load(Dtype dtype, const std::byte* bytes, std::span<double> out);
-/// float32 a - b of out.size() elements, exactly as load() and a subtraction would have it, in one pass.
+
+// What is done most, in one pass over float32 numbers and to the bits that load() and double arithmetic have.
+
+/// out = a - b of out.size() elements.
 void load_difference(const std::byte* a, const std::byte* b, std::span<double> out);
+/// sum += weight (scale (a - b)) of sum.size() elements.
+void add_difference(const std::byte* a, const std::byte* b, double scale, double weight,
+                    std::span<double> sum);
+/// square_sum() of a - b, n elements.
+double difference_square_sum(const std::byte* a, const std::byte* b, std::size_t n);
+
+/// Σ x² in eight lanes, always in this order: fast, and the same bits everywhere.
+double square_sum(std::span<const double> x);
 /// Rounded to nearest, ties to even; what is too large for the type becomes infinite. Integers are clamped.
 void store(Dtype dtype, std::span<const double> values, std::byte* bytes);
 

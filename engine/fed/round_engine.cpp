@@ -9,6 +9,7 @@
 
 #include "core/log.hpp"
 #include "core/random.hpp"
+#include "core/system.hpp"
 #include "fed/screening.hpp"
 #include "mcit/errors.hpp"
 
@@ -125,6 +126,7 @@ void RoundEngine::begin(const Arrays& model) {
   if (const std::string bad = first_not_finite(model); !bad.empty())
     throw Error("begin: " + bad, "is not finite");
   RoundRecord record;
+  const WholeArithmetic whole;
   ledger_.commit(rule_->initial(model), record);
   phase_ = Phase::idle;
 }
@@ -175,6 +177,7 @@ const std::string& RoundEngine::preview(const std::string& client) const {
   const std::string wanted =
       std::to_string(round()) + "/" + ledger_.sha() + (rule_->personal() ? "/" + client : "");
   if (blob_of_ == wanted) return blob_;
+  const WholeArithmetic whole;
   blob_ = to_blob(rule_->download(ledger_.state(), client), {{"schema", "mcit.model.1"},
                                                              {"run", settings_.run},
                                                              {"round", std::to_string(round())},
@@ -231,6 +234,7 @@ std::optional<OfferResult> RoundEngine::out_of_turn(const std::string& client, s
 
 OfferResult RoundEngine::consider(const std::string& client, std::uint32_t round, std::string blob) {
   if (auto verdict = out_of_turn(client, round)) return *verdict;
+  const WholeArithmetic whole;
   try {
     return examine(client, std::move(blob));
   } catch (const std::bad_alloc&) {
@@ -308,8 +312,8 @@ std::vector<Contribution> RoundEngine::clipped() const {
 std::vector<RoundClient> RoundEngine::used(const std::vector<Contribution>& updates) const {
   std::vector<RoundClient> out;
   for (const Contribution& c : updates)
-    out.push_back({c.client(), c.update->info().task, c.update->info().examples, c.norm, c.scale,
-                   c.update->digest(), c.update->info().statistics});
+    out.push_back({c.client(), c.update->info().task, c.update->info().examples, c.norm, c.scale, c.digest,
+                   c.update->info().statistics});
   return out;
 }
 
@@ -332,6 +336,7 @@ CloseResult RoundEngine::close() {
 }
 
 CloseResult RoundEngine::aggregate(RoundRecord record) {
+  const WholeArithmetic whole;
   try {
     const std::vector<Contribution> updates = clipped();
     record.used = used(updates);

@@ -1,26 +1,12 @@
 #include "fed/screening.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 namespace mcit::fed {
 namespace {
 
 constexpr std::size_t kChunk = 1024;  // stays in the first-level cache
-
-/// Σ x² in eight lanes, always in this order: fast, and the same bits everywhere.
-MCIT_WIDE double square_sum(const double* x, std::size_t n) {
-  constexpr std::size_t kLanes = 8;
-  std::array<double, kLanes> sums{};
-  std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (std::size_t lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane] * x[i + lane];
-  for (; i < n; ++i) sums[i % kLanes] += x[i] * x[i];
-  double sum = 0.0;
-  for (const double part : sums) sum += part;
-  return sum;
-}
 
 bool all_finite(std::span<const double> x) {
   return std::all_of(x.begin(), x.end(), [](double number) { return std::isfinite(number); });
@@ -37,7 +23,7 @@ std::string first_not_finite(const Arrays& arrays) {
     for (std::size_t begin = 0; begin < size; begin += kChunk) {
       part.resize(std::min(kChunk, size - begin));
       load(array.dtype, array.bytes.data() + begin * width, part);
-      if (!std::isfinite(square_sum(part.data(), part.size())) && !all_finite(part)) return name;
+      if (!std::isfinite(square_sum(part)) && !all_finite(part)) return name;
     }
   }
   return {};
@@ -46,17 +32,23 @@ std::string first_not_finite(const Arrays& arrays) {
 std::string screen(Contribution& update, const Layout& layout) {
   double model = 0.0, control = 0.0;
   std::vector<double> part;
+  Hasher hasher;  // while the numbers are in the cache anyway
+  update.update->hash_header(hasher);
   for (const auto& [name, spec] : layout) {
     const std::size_t size = count_of(spec.shape);
     for (std::size_t begin = 0; begin < size; begin += kChunk) {
       part.resize(std::min(kChunk, size - begin));
-      update.delta(name, spec.group, begin, part);
-      const double sum = square_sum(part.data(), part.size());  // finite only if every number is
-      if (!std::isfinite(sum) && !all_finite(part)) return name + " is not finite";
+      update.update->hash_part(hasher, name, begin, part.size());
+      const double sum = update.square_sum(name, spec.group, begin, part);
+      if (!std::isfinite(sum)) {  // it is, if every number is finite and none is huge
+        update.delta(name, spec.group, begin, part);
+        if (!all_finite(part)) return name + " is not finite";
+      }
       if (spec.group == Group::model) model += sum;
       if (spec.group == Group::control) control += sum;
     }
   }
+  update.digest = hasher.hex();
   update.norm = std::sqrt(model);
   update.control_norm = std::sqrt(control);
   if (!std::isfinite(update.norm) || !std::isfinite(update.control_norm))

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/hash.hpp"
 #include "core/text.hpp"
 #include "mcit/errors.hpp"
 
@@ -109,7 +108,7 @@ Update::Update(std::string blob, const Layout& layout) : blob_(std::move(blob)) 
   if (used_ != header.tensors.size())
     throw CheckpointError(kWhere, std::string("has tensors that the encoding ") +
                                       encoding_text(info_.encoding) + " does not have");
-  digest_ = hash_text(blob_);
+  header_bytes_ = header.data;
 }
 
 void Update::read_info(const std::map<std::string, std::string>& metadata) {
@@ -197,6 +196,33 @@ Update::Source Update::sparse(const SafetensorsHeader& header, const std::string
   return out;
 }
 
+void Update::hash_header(Hasher& hasher) const {
+  hasher.update(std::string_view(blob_).substr(0, header_bytes_));
+}
+
+void Update::hash_part(Hasher& hasher, const std::string& tensor, std::size_t begin,
+                       std::size_t count) const {
+  const Source& source = sources_.at(tensor);
+  const std::size_t width = element_bytes(source.dtype);
+  const auto take = [&](std::size_t at, std::size_t bytes) { hasher.update(std::span(data(at), bytes)); };
+  if (source.row == 0 && !source.sparse) {
+    take(source.at + begin * width, count * width);
+  } else if (begin == 0) {
+    take(source.at, (source.sparse ? source.index.size() : source.size) * width);
+    hasher.update(std::as_bytes(std::span(source.index)));
+    if (source.row > 0) take(source.scales, source.size / source.row * sizeof(float));
+  }
+}
+
+std::optional<Update::Floats> Update::floats(const std::string& tensor, const Array* base,
+                                             std::size_t begin) const {
+  const Source& source = sources_.at(tensor);
+  if (!source.values || base == nullptr || source.dtype != Dtype::f32 || base->dtype != Dtype::f32)
+    return std::nullopt;
+  const std::size_t at = begin * element_bytes(Dtype::f32);
+  return Floats{data(source.at) + at, base->bytes.data() + at};
+}
+
 void Update::delta(const std::string& tensor, const Array* base, std::size_t begin,
                    std::span<double> out) const {
   const Source& source = sources_.at(tensor);
@@ -211,11 +237,11 @@ void Update::delta(const std::string& tensor, const Array* base, std::size_t beg
     }
     return;
   }
-  const bool minus = source.values && base != nullptr;
-  if (minus && source.dtype == Dtype::f32 && base->dtype == Dtype::f32) {  // nearly always
-    load_difference(data(source.at) + begin * width, base->bytes.data() + begin * width, out);
+  if (const auto both = floats(tensor, base, begin)) {
+    load_difference(both->value, both->base, out);
     return;
   }
+  const bool minus = source.values && base != nullptr;
   load(source.dtype, data(source.at) + begin * width, out);
   if (source.row > 0)
     for (std::size_t i = 0; i < out.size(); ++i) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/hash.hpp"
 #include "fed/arrays.hpp"
 
 namespace mcit::fed {
@@ -62,10 +63,19 @@ class Update {
 
   const UpdateInfo& info() const { return info_; }
   std::size_t bytes() const { return blob_.size(); }
-  const std::string& digest() const { return digest_; }  ///< XXH3-128 of the blob
 
   /// value - base of out.size() elements from `begin`. @param base null: zero
   void delta(const std::string& tensor, const Array* base, std::size_t begin, std::span<double> out) const;
+  /// Takes the header's bytes, or of a tensor those of `count` elements from `begin`; what is not stored
+  /// element by element is taken whole at its beginning.
+  void hash_header(Hasher& hasher) const;
+  void hash_part(Hasher& hasher, const std::string& tensor, std::size_t begin, std::size_t count) const;
+  struct Floats {
+    const std::byte *value, *base;
+  };
+  /// Where element `begin` and what it is compared with lie, if both are float32 and travel as they are:
+  /// nearly always.
+  std::optional<Floats> floats(const std::string& tensor, const Array* base, std::size_t begin) const;
 
  private:
   struct Source {
@@ -89,7 +99,7 @@ class Update {
   }
 
   std::string blob_;
-  std::string digest_;
+  std::size_t header_bytes_ = 0;
   UpdateInfo info_;
   std::map<std::string, Source> sources_;
   std::size_t used_ = 0;  ///< entries of the header that a tensor of the layout has taken

@@ -20,7 +20,7 @@ struct RoundClient {
   std::int64_t examples = 0;
   double norm = 0.0;     ///< of its update, before clipping
   double clipped = 1.0;  ///< the factor that clipping gave it
-  std::string digest;    ///< XXH3-128 of what it sent
+  std::string digest;    ///< XXH3-128 of what it sent: header, then tensors in the order of the layout
   std::map<std::string, double> statistics;
 };
 

@@ -4,8 +4,11 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cmath>
+#include <cstring>
 #include <set>
+#include <thread>
 
+#include "core/system.hpp"
 #include "mcit/errors.hpp"
 #include "unit/fed/world.hpp"
 
@@ -76,6 +79,39 @@ TEST_CASE("the order of replies changes no bit") {
     shas.insert(world.engine->ledger().sha());
   }
   CHECK(shas.size() == 1);
+}
+
+TEST_CASE("a program that flushes denormal numbers ends with the bits of one that does not") {
+  TemporaryFolder folder;
+  constexpr float kTiny = 1e-40F;
+  const Arrays tiny{{"w", {Dtype::f32, {4}, std::vector<std::byte>(16)}}};
+  const auto numbers = [](float factor) {
+    const float values[] = {3 * factor, -5 * factor, factor, 2 * factor};
+    std::vector<std::byte> bytes(sizeof values);
+    std::memcpy(bytes.data(), values, sizeof values);
+    return Arrays{{"w", {Dtype::f32, {4}, bytes}}};
+  };
+  const std::map<std::string, Arrays> trained = {{"ann", numbers(kTiny)}, {"bob", numbers(2 * kTiny)}};
+  const auto run = [&](const std::string& name, bool flush) {
+    std::string sha;
+    std::thread([&] {
+      if (flush) flush_denormals();
+      const std::string settings =
+          "[federation]\nrun = \"test\"\nrounds = 1\n[aggregate]\nrule = \"fedavg\"\n";
+      const auto engine = RoundEngine::open(Config::parse(settings, "test.toml"), folder / name);
+      engine->begin(tiny);
+      for (const std::string& client : engine->plan({{"ann", 1}, {"bob", 1}}).clients) {
+        const UpdateInfo info = info_of(client, 1, engine->ledger().sha());
+        engine->offer(client, 1, encode_update(info, engine->layout(), trained.at(client), tiny, {}));
+      }
+      if (engine->close().outcome == Outcome::committed) sha = engine->ledger().sha();
+    }).join();
+    return sha;
+  };
+  const std::string whole = run("whole", false);
+  CHECK_FALSE(whole.empty());
+  CHECK(run("flushed", true) == whole);
+  CHECK(whole != Ledger::sha_of({{"model/w", tiny.at("w")}}));  // something was there to be lost
 }
 
 TEST_CASE("who is drawn depends on seed and round, not on the order of the roster") {
