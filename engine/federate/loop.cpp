@@ -4,11 +4,14 @@
 #include <optional>
 #include <set>
 
+#include "core/files.hpp"
 #include "core/log.hpp"
 #include "core/progress.hpp"
 #include "core/system.hpp"
 #include "core/text.hpp"
 #include "mcit/errors.hpp"
+#include "score/cell.hpp"
+#include "score/drift.hpp"
 
 namespace mcit {
 namespace {
@@ -23,6 +26,12 @@ struct RoundTimes {
                each(cpu - training.cpu), " ms of the CPU), in all ", each(cpu), " ms of the CPU");
   }
 };
+
+std::vector<AccuracyMatrix::Cell> scores_of(const std::vector<Cell>& cells) {
+  std::vector<AccuracyMatrix::Cell> out;
+  for (const Cell& cell : cells) out.emplace_back(cell.score());
+  return out;
+}
 
 }  // namespace
 
@@ -47,8 +56,8 @@ struct FederatedLoop::State {
             RunDir& in);
   void score_stages();
   void run_round(Progress& progress);
-  std::vector<AccuracyMatrix::Cell> scores(const fed::Arrays& model, const std::string& title,
-                                           std::int64_t client = -1);
+  std::vector<Cell> answers(const fed::Arrays& model, const std::string& title, std::int64_t client = -1);
+  std::vector<AccuracyMatrix::Cell> enter_row(std::int64_t row, const std::vector<Cell>& cells);
   void evaluate_base(const fed::Arrays& state);
   void evaluate_stage(std::int64_t stage, const fed::Arrays& state);
   void add_point(std::int64_t round);
@@ -56,6 +65,7 @@ struct FederatedLoop::State {
   void remaining_rounds();
   bool met_by(std::int64_t task, std::int64_t stage) const;
   void describe();
+  void end(bool complete);
   void write() { write_result(dir->result(), result); }
 };
 
@@ -93,44 +103,53 @@ bool FederatedLoop::State::met_by(std::int64_t task, std::int64_t stage) const {
   return false;
 }
 
-/// @param client whose model it is, with what it keeps to itself; -1: nobody's
-std::vector<AccuracyMatrix::Cell> FederatedLoop::State::scores(const fed::Arrays& model,
-                                                               const std::string& title,
-                                                               std::int64_t client) {
+/// To the test rows of all tasks. @param client whose model it is, with what it keeps to itself; -1: nobody's
+std::vector<Cell> FederatedLoop::State::answers(const fed::Arrays& model, const std::string& title,
+                                                std::int64_t client) {
   std::int64_t rows = 0;
   for (const StreamTask& task : tasks()) rows += static_cast<std::int64_t>(task.eval.examples.size());
   Progress progress(title, rows, "rows");
   clients.load(model, client);
-  std::vector<AccuracyMatrix::Cell> out;
+  std::vector<Cell> out;
   Model& backbone = clients.parts().model;
   const SelectHook select = [&](const Batch& batch) { return clients.hooks().select(batch, backbone); };
   const Group& group = clients.parts().group;
   const EvalShare share{group.rank(), group.size(),
                         [&](const std::string& own) { return group.gather(own); }};
   for (const StreamTask& task : tasks())
-    out.emplace_back(evaluate(
-                         backbone, task.eval, options.eval_batch, select, true,
-                         [&](std::int64_t n) {
-                           progress.advance(n);
-                           if (interrupted()) throw Interrupted();
-                         },
-                         share)
-                         .score());
+    out.push_back(evaluate(
+        backbone, task.eval, options.eval_batch, select, client < 0,
+        [&](std::int64_t n) {
+          progress.advance(n);
+          if (interrupted()) throw Interrupted();
+        },
+        share));
   return out;
+}
+
+/// The server's model, at row 0 or after a stage.
+std::vector<AccuracyMatrix::Cell> FederatedLoop::State::enter_row(std::int64_t row,
+                                                                  const std::vector<Cell>& cells) {
+  for (std::int64_t t = 0; t < result.matrix.tasks(); ++t) {
+    const Cell& cell = cells[static_cast<std::size_t>(t)];
+    enter_cell(result, row, t, cell, row > 0 && met_by(t, row - 1));
+    const std::string& name = tasks()[static_cast<std::size_t>(t)].info.name;
+    if (clients.parts().group.first()) write_atomic(dir->predictions(row, name), to_jsonl(cell));
+  }
+  return scores_of(cells);
 }
 
 void FederatedLoop::State::evaluate_base(const fed::Arrays& state) {
   if (!options.evaluate_base || result.matrix.at(0, 0)) return;
-  const auto row = scores(engine->rule().download(state, ""), "evaluating the base");
-  result.matrix.set_row(0, row);
+  const auto row = enter_row(0, answers(engine->rule().download(state, ""), "evaluating the base"));
   for (ClientScores& client : result.federated->clients) client.matrix.set_row(0, row);
 }
 
 void FederatedLoop::State::evaluate_stage(std::int64_t stage, const fed::Arrays& state) {
   const Stopwatch watch;
   const fed::Arrays global = engine->rule().download(state, "");
-  const auto row = scores(global, "evaluating after stage " + std::to_string(stage + 1));
-  result.matrix.set_row(stage + 1, row);
+  const auto row =
+      enter_row(stage + 1, answers(global, "evaluating after stage " + std::to_string(stage + 1)));
   result.federated->global = result.matrix;
   for (std::int64_t k = 0; k < count(); ++k) {
     const std::string& id = clients.ids()[static_cast<std::size_t>(k)];
@@ -138,7 +157,7 @@ void FederatedLoop::State::evaluate_stage(std::int64_t stage, const fed::Arrays&
     const bool keeps = clients.keeps_tensors(k), same = own == global && !keeps;
     if (!same && !options.evaluate_clients && stage + 1 < streams().stages()) continue;
     result.federated->clients[static_cast<std::size_t>(k)].matrix.set_row(
-        stage + 1, same ? row : scores(own, "evaluating " + id, keeps ? k : -1));
+        stage + 1, same ? row : scores_of(answers(own, "evaluating " + id, keeps ? k : -1)));
   }
   StageCost& cost = result.stages[static_cast<std::size_t>(stage)].cost;
   cost.eval_seconds = watch.seconds();
@@ -154,8 +173,8 @@ void FederatedLoop::State::add_point(std::int64_t round) {
   const std::int64_t stage = streams().stage_of(round);
   const bool end = round % rounds_per_stage() == 0;
   const auto row = end ? std::vector<AccuracyMatrix::Cell>()
-                       : scores(engine->rule().download(engine->ledger().state(), ""),
-                                "evaluating after round " + std::to_string(round));
+                       : scores_of(answers(engine->rule().download(engine->ledger().state(), ""),
+                                           "evaluating after round " + std::to_string(round)));
   double sum = 0.0, met = 0.0;
   for (std::int64_t t = 0; t < result.matrix.tasks(); ++t) {
     if (!met_by(t, stage)) continue;
@@ -164,6 +183,15 @@ void FederatedLoop::State::add_point(std::int64_t round) {
   }
   std::erase_if(result.federated->curve, [&](const RoundScore& point) { return point.round >= round; });
   result.federated->curve.push_back({round, sum / met});
+}
+
+void FederatedLoop::State::end(bool complete) {
+  split_forgetting(result, [this](std::int64_t row, std::int64_t task) {
+    return stored_cell(dir->root(), row, result.tasks[static_cast<std::size_t>(task)].name);
+  });
+  result.complete = complete;
+  result.provenance.finished = utc_now();
+  write();
 }
 
 /// What is due after a committed round, also when the process ended between the two.
@@ -264,9 +292,7 @@ void FederatedLoop::State::remaining_rounds() {
     cost.examples += steps * train.accumulation * train.batch;
     after_round(round);
   }
-  result.complete = true;
-  result.provenance.finished = utc_now();
-  write();
+  end(true);
 }
 
 void FederatedLoop::State::open(Strategy& strategy, const std::string& name, const RunResult& head,
@@ -310,7 +336,7 @@ void FederatedLoop::State::score_stages() {
   if (scored == 0)
     throw DataError("ledger", ended == 0 ? "no stage has ended yet" : "it has no state of a stage's end",
                     "servers keep those that [federation] keep_every divides");
-  result.complete = scored == streams().stages();
+  end(scored == streams().stages());
 }
 
 RunResult FederatedLoop::score(Strategy& strategy, const std::string& name, const RunResult& head,
@@ -321,8 +347,6 @@ RunResult FederatedLoop::score(Strategy& strategy, const std::string& name, cons
   s.open(strategy, name, head, engine, dir);
   s.evaluate_base(*first);
   s.score_stages();
-  s.result.provenance.finished = utc_now();
-  s.write();
   return s.result;
 }
 

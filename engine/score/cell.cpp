@@ -124,6 +124,29 @@ void score_cell(Cell& cell, const Scorer& scorer) {
   scorer.corpus != nullptr ? score_together(cell, scorer) : score_rows(cell, scorer);
 }
 
+void enter_cell(RunResult& result, std::int64_t row, std::int64_t task, const Cell& cell, bool learned) {
+  const auto i = static_cast<std::size_t>(row), j = static_cast<std::size_t>(task);
+  result.matrix.set(row, task, cell.score());
+  result.matrix_restricted.set(row, task, cell.restricted_score());
+  result.counts.resize(std::max(result.counts.size(), result.stages.size() + 1));
+  for (auto& line : result.counts) line.resize(result.tasks.size());
+  result.counts[i][j] = CellCount{cell.total(), static_cast<std::int64_t>(cell.rows.size())};
+  const auto selected = cell.selector_accuracy(task);
+  if (!selected || !learned) return;
+  result.matrix_selector.set(row, task, selected);
+  result.matrix_oracle.set(row, task, cell.oracle_score());
+  if (row == 0) return;
+  double right = 0.0, rows = 0.0;
+  for (std::int64_t t = 0; t < result.matrix.tasks(); ++t) {
+    const auto& count = result.counts[i][static_cast<std::size_t>(t)];
+    const auto share = result.matrix_selector.at(row, t);
+    if (!share || !count) continue;
+    right += *share * static_cast<double>(count->examples);
+    rows += static_cast<double>(count->examples);
+  }
+  if (rows > 0.0) result.stages[i - 1].selector_accuracy = right / rows;
+}
+
 bool is_among(const std::string& text, const std::vector<std::string>& answers) {
   return rules::equals_any(rules::plain(text), answers);
 }

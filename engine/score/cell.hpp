@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "metrics/result.hpp"
 #include "score/scorers.hpp"
 
 namespace mcit {
@@ -40,6 +41,10 @@ struct Cell {
 
 /// Scores every text of the cell. @throws DataError on golds that the scorer cannot take, naming the row.
 void score_cell(Cell& cell, const Scorer& scorer);
+
+/// Enters a cell into all matrices of a run and its stage's share of rightly selected tasks.
+/// @param learned whether the task had been trained: only then was there a right one to select
+void enter_cell(RunResult& result, std::int64_t row, std::int64_t task, const Cell& cell, bool learned);
 
 /// Whether `text` is one of `answers` but for case, outer white space and one final full stop.
 bool is_among(const std::string& text, const std::vector<std::string>& answers);

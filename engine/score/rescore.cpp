@@ -76,6 +76,7 @@ class Rescorer {
     if (!any)
       throw DataError(run_.string(), "has no predictions",
                       "rescore reads RUN/predictions/<stage>_<task>.jsonl");
+    if (result.federated) result.federated->global = result.matrix;
     split_forgetting(result, [&](std::int64_t i, std::int64_t j) { return cell(i, j); });
     return std::move(out_);
   }

@@ -418,34 +418,17 @@ void TaskLoop::State::evaluate_row(std::int64_t row, bool base) {
   const bool untouched = base || (hooks->parameters().empty() && hooks->state().empty());
   const std::string digest = untouched ? "" : digest_of(hooks->state());
   Progress progress(row == 0 ? "evaluating the base" : "evaluating after '" + task.name + "'", rows, "rows");
-  double selected = 0.0;
-  std::int64_t selected_rows = 0;
-  auto& counts = result.counts;
-  counts.resize(std::max(counts.size(), static_cast<std::size_t>(stages.size()) + 1));
-  for (auto& line : counts) line.resize(parts.tasks.size());
   for (std::size_t j = 0; j < parts.tasks.size(); ++j) {
     const StreamTask& t = parts.tasks[j];
     const Cell known = cell(t, untouched, digest, progress);
     if (parts.group.first()) write_atomic(parts.run.predictions(row, t.info.name), to_jsonl(known));
     const auto task_index = static_cast<std::int64_t>(j);
-    result.matrix.set(row, task_index, known.score());
-    result.matrix_restricted.set(row, task_index, known.restricted_score());
-    counts[static_cast<std::size_t>(row)][j] =
-        CellCount{known.total(), static_cast<std::int64_t>(known.rows.size())};
-    const auto accuracy = known.selector_accuracy(task_index);
-    if (!accuracy || !host.met.contains(task_index)) continue;
-    result.matrix_selector.set(row, task_index, accuracy);
-    result.matrix_oracle.set(row, task_index, known.oracle_score());
-    selected += *accuracy * static_cast<double>(known.rows.size());
-    selected_rows += static_cast<std::int64_t>(known.rows.size());
+    enter_cell(result, row, task_index, known, host.met.contains(task_index));
   }
-  if (row == 0) {
+  if (row == 0)
     result.base_eval_seconds = watch.seconds();
-  } else {
-    StageResult& stage = result.stages[static_cast<std::size_t>(row - 1)];
-    stage.cost.eval_seconds = watch.seconds();
-    if (selected_rows > 0) stage.selector_accuracy = selected / static_cast<double>(selected_rows);
-  }
+  else
+    result.stages[static_cast<std::size_t>(row - 1)].cost.eval_seconds = watch.seconds();
   if (events) events->scores(result.matrix, row);
   write();
 }

@@ -98,6 +98,16 @@ TEST_CASE("a federation runs, and its result says what happened") {
   CHECK(costs.at("steps") == 2 * 2 * 2);  // rounds, clients, steps
   CHECK(costs.at("examples") == 2 * 2 * 2 * 4);
   CHECK_FALSE(fs::exists(work / "run/clients"));  // the strategy keeps nothing besides what travels
+
+  // The server's answers are kept as those of a run: every tool that reads them goes on from there.
+  CHECK(names_in(work / "run/predictions").size() == 4 * 3);  // the base and three stages, three tasks
+  CHECK_FALSE(result.at("matrix_restricted").at(3).at(0).is_null());
+  CHECK(result.at("counts").at(3).at(0).at("examples") == 12);
+  CHECK(result.contains("forgetting_split"));
+  succeeded(work.mcit({"rescore", (work / "run").string(), "--profile", "strict"}));
+  const Json again = Json::parse(slurp(work / "run/rescored/strict.json"));
+  CHECK(again.at("matrix") == result.at("matrix"));
+  CHECK(again.at("federated").at("global") == federated.at("global"));
 }
 
 TEST_CASE("what a federation has committed is scored without it, to the same numbers") {
@@ -197,6 +207,9 @@ TEST_CASE("pilot: what is the client's own stays with it, over a stop as well") 
     kept = kept ||
            slurp(work / "whole/clients" / name).find("strategy/pilot.client.up.weight") != std::string::npos;
   CHECK(kept);
+  const Json selected = result_of(work / "whole").at("matrix_selector");  // tasks by features, on the server
+  CHECK(selected.at(0).at(0).is_null());
+  CHECK_FALSE(selected.at(3).at(0).is_null());
   succeeded(work.mcit(small_federation(work, work / "parts", pilot + Arguments{"--stop-after", "3"})));
   succeeded(work.mcit({"federate", "--resume", (work / "parts").string()}));
   same_bits(bits_of(work / "whole"), work / "parts");
