@@ -10,7 +10,8 @@ namespace mcit::fed {
 namespace {
 
 const std::vector<std::string>& kinds() {
-  static const std::vector<std::string> names{"same", "permuted", "heterogeneous", "disjoint", "arrival"};
+  static const std::vector<std::string> names{"same", "permuted", "heterogeneous", "fixed",
+                                              "disjoint", "arrival"};
   return names;
 }
 
@@ -62,6 +63,9 @@ ClientStreams::ClientStreams(const StreamOptions& options) : options_(options) {
     for (std::size_t k = 0; k < clients; ++k) tasks_.push_back(rng.permutation(tasks));
   } else if (options.kind == "heterogeneous") {
     tasks_ = shifted(clients, tasks, rng);
+  } else if (options.kind == "fixed") {
+    tasks_ = shifted(clients, tasks, rng);
+    for (std::vector<std::int64_t>& own : tasks_) own.resize(1);
   } else if (options.kind == "disjoint") {
     tasks_ = dealt(clients, tasks, rng);
   } else {

@@ -11,11 +11,12 @@
 
 namespace mcit::pilot {
 
-Tensor difference_loss(const Tensor& x, const Tensor& y) {
+Tensor difference_loss(const Tensor& x, const Tensor& y, double floor) {
   constexpr double kTiny = 1e-12;
-  const auto unit = [](const Tensor& rows) {
+  const double least = std::max(kTiny, floor * floor);
+  const auto unit = [least](const Tensor& rows) {
     const Tensor centred = rows - rows.mean(0, true);
-    return centred * at::rsqrt(centred.square().sum(1, true) + kTiny);
+    return centred * at::rsqrt(centred.square().sum(1, true) + least);
   };
   return at::mm(unit(x).t(), unit(y)).square().sum() / static_cast<double>(x.size(0));
 }
@@ -183,7 +184,8 @@ Tensor ConnectorAdapters::coefficients(const std::vector<std::int64_t>& tasks, c
   std::vector<Tensor> columns;
   for (const std::size_t t : blocks_) columns.push_back(all.select(1, static_cast<std::int64_t>(t)));
   if (options_.client)
-    columns.push_back(at::ones({static_cast<std::int64_t>(tasks.size())}, router_.options()));
+    columns.push_back(
+        at::full({static_cast<std::int64_t>(tasks.size())}, options_.client_scale, router_.options()));
   return at::stack(columns, 1);
 }
 
@@ -223,7 +225,7 @@ Tensor ConnectorAdapters::difference() const {
     return at::linear(at::cat(inner).to(up.scalar_type()), up);
   };
   return difference_loss(out(own_, tasks_[static_cast<std::size_t>(route_.tasks.front())].up),
-                         out(private_, client_.up));
+                         out(private_, client_.up), options_.difference_floor);
 }
 
 Parameters ConnectorAdapters::of(const Mlp& mlp) const {

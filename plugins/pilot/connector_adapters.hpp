@@ -10,14 +10,17 @@
 
 namespace mcit::pilot {
 
-/// ‖X̂ᵀ Ŷ‖_F² / N of two [N, d] matrices, whose columns are centred and whose rows are then scaled to unit
-/// length; rows near 0 stay 0. Zero where the outputs span orthogonal directions.
-Tensor difference_loss(const Tensor& x, const Tensor& y);
+/// ‖X̂ᵀ Ŷ‖_F² / N of two [N, d] matrices, whose columns are centred and whose rows are then divided by
+/// sqrt(‖row‖² + floor²): to unit length where they are long, to nearly nothing where they are short. Zero
+/// where the outputs span orthogonal directions.
+Tensor difference_loss(const Tensor& x, const Tensor& y, double floor = 0.0);
 
 struct ConnectorOptions {
   std::vector<std::string> tasks;  ///< names, in stream order
   std::int64_t width = 0;          ///< of the MLPs' inner layer; 0: the connector's output width
   bool client = true;              ///< with ψ_s
+  double client_scale = 1.0;       ///< what its output is multiplied by
+  double difference_floor = 1.0;   ///< of difference_loss
   bool own_in_gate = false;        ///< the router's softmax is over all tasks, not the others alone
 };
 
@@ -31,7 +34,7 @@ struct ConnectorRoute {
 
 /// Beside a connector ψ whose first linear layer reads H and whose last one writes x_img,
 ///
-///     x_img = ψ(H) + ψ_t(H) + Σ_{i≠t} g_i ψ_i(H) + ψ_s(H)      ψ_i(H) = gelu(H U_iᵀ + c_i) V_iᵀ
+///     x_img = ψ(H) + ψ_t(H) + Σ_{i≠t} g_i ψ_i(H) + c ψ_s(H)    ψ_i(H) = gelu(H U_iᵀ + c_i) V_iᵀ
 ///     g = softmax(W_g · mean of H over the picture's rows), over the known tasks but t
 ///
 /// U is drawn, c, V and W_g start at zero: so does every ψ_i.

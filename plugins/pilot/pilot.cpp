@@ -33,7 +33,9 @@ struct Settings {
         freeze_a(params.flag("freeze_A", false)),
         width(params.integer("width", 0)),
         client(params.flag("client_adapter", true)),
+        client_scale(params.number("client_scale", 1.0)),
         difference(params.number("difference_weight", 0.1)),
+        difference_floor(params.number("difference_floor", 1.0)),
         ct_moa(params.flag("ct_moa", true)),
         own_in_gate(params.choice("gate_over", "others", {"others", "all"}) == "all"),
         first_rounds(params.integer("stage_1_rounds", 1)),
@@ -42,7 +44,9 @@ struct Settings {
         nearest(params.choice("inference", "nearest", {"nearest", "own"}) == "nearest"),
         key_examples(params.integer("key_examples", 256)) {
     require(width >= 0, "width", "must not be negative");
+    require(client_scale > 0.0, "client_scale", "must be positive");
     require(difference >= 0.0, "difference_weight", "must not be negative");
+    require(difference_floor >= 0.0, "difference_floor", "must not be negative");
     require(first_rounds >= 0, "stage_1_rounds", "must not be negative");
     require(second_rounds >= 0, "stage_2_rounds", "must not be negative");
     require(first_rounds + second_rounds > 0, "stage_1_rounds", "and stage_2_rounds are both 0");
@@ -62,7 +66,7 @@ struct Settings {
   bool freeze_a;
   std::int64_t width;
   bool client;
-  double difference;
+  double client_scale, difference, difference_floor;
   bool ct_moa, own_in_gate;
   std::int64_t first_rounds, second_rounds;
   bool alternate, nearest;
@@ -85,7 +89,8 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
   Pilot(const Params& params, Host& host) : Pilot(host, Settings(params)) {}
 
   void on_stream_begin(const StreamInfo& stream) override {
-    ConnectorOptions options{{}, settings_.width, settings_.client, settings_.own_in_gate};
+    ConnectorOptions options{{}, settings_.width, settings_.client, settings_.client_scale,
+                             settings_.difference_floor, settings_.own_in_gate};
     for (const TaskInfo& task : stream.tasks) options.tasks.push_back(task.name);
     tasks_ = static_cast<std::int64_t>(options.tasks.size());
     connector_ = std::make_shared<ConnectorAdapters>(std::move(options));

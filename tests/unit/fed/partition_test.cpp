@@ -314,6 +314,14 @@ TEST_CASE("streams: who trains what in each stage") {
     CHECK(met.size() == 4);
   }
 
+  o.kind = "fixed";
+  const ClientStreams fixed(o);
+  CHECK(fixed.stages() == 1);
+  CHECK(fixed.rounds() == 3);
+  std::vector<int> owners(4, 0);
+  for (std::int64_t k = 0; k < 6; ++k) ++owners[static_cast<std::size_t>(fixed.task_in_round(k, 1))];
+  for (const int n : owners) CHECK((n == 1 || n == 2));
+
   o.kind = "disjoint";
   o.tasks = 8;
   const ClientStreams disjoint(o);

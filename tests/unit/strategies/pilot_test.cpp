@@ -46,9 +46,9 @@ std::set<std::string> trained(Strategy& strategy) {
 
 /// A connector of three tasks with values that are not zero, and its tensors by name.
 struct Connector {
-  explicit Connector(bool own_in_gate = false)
+  explicit Connector(bool own_in_gate = false, double client_scale = 1.0)
       : adapters(std::make_shared<pilot::ConnectorAdapters>(
-            pilot::ConnectorOptions{{"a", "b", "c"}, 5, true, own_in_gate})),
+            pilot::ConnectorOptions{{"a", "b", "c"}, 5, true, client_scale, 0.5, own_in_gate})),
         site(*backbone.sites("connector").front()) {
     adapters->attach(backbone, fake::generator(1));
     const at::NoGradGuard no_grad;
@@ -85,6 +85,11 @@ TEST_CASE("pilot: stage 1 adds the task's and the client's MLP to the connector"
   CHECK(worst(y[0], (client + mlp(c.state, "pilot.task.c.", h))[0]) < 1e-12);
   CHECK(worst(y[1], client[1]) < 1e-12);
   CHECK(worst(y[2], (client + mlp(c.state, "pilot.task.a.", h))[2]) < 1e-12);
+
+  Connector quarter(false, 0.25);
+  quarter.adapters->route({{1, 1, 1}, {}, false, false});
+  CHECK(worst(quarter.output(h), quarter.base(h) + mlp(quarter.state, "pilot.task.b.", h) +
+                                     0.25 * mlp(quarter.state, "pilot.client.", h)) < 1e-12);
 }
 
 TEST_CASE("pilot: CT-MoA adds the other known tasks' MLPs by the router's softmax") {
@@ -126,6 +131,8 @@ TEST_CASE("pilot: the difference loss by hand") {
   CHECK(pilot::difference_loss(p, q).item<double>() < 1e-20);
   CHECK(std::fabs(pilot::difference_loss(p, p).item<double>() - 4.0) < 1e-10);  // 4² / 4
   CHECK(pilot::difference_loss(at::zeros({4, 1}, at::kDouble), p).item<double>() == 0.0);
+  // Rows of length 1 over sqrt(1 + 3): a half each, a quarter the product, a sixteenth the square.
+  CHECK(std::fabs(pilot::difference_loss(p, p, std::sqrt(3.0)).item<double>() - 4.0 / 16.0) < 1e-10);
 }
 
 TEST_CASE("pilot: the loss has the difference of what the passes since route() gave") {
@@ -135,7 +142,7 @@ TEST_CASE("pilot: the loss has the difference of what the passes since route() g
   c.output(h.narrow(0, 0, 1));  // in two passes, as pictures may come
   c.output(h.narrow(0, 1, 3));
   const Tensor expected =
-      pilot::difference_loss(mlp(c.state, "pilot.task.c.", h), mlp(c.state, "pilot.client.", h));
+      pilot::difference_loss(mlp(c.state, "pilot.task.c.", h), mlp(c.state, "pilot.client.", h), 0.5);
   CHECK(worst(c.adapters->difference(), expected) < 1e-12);
   c.adapters->route({{2}, {}, false, false});
   c.output(h);
@@ -225,6 +232,7 @@ TEST_CASE("pilot: without client adapter, difference loss or CT-MoA") {
 
 TEST_CASE("pilot: settings that make no sense are named") {
   CHECK_THROWS_AS(World(Settings{{"difference_weight", -1.0}}), ConfigError);
+  CHECK_THROWS_AS(World(Settings{{"client_scale", 0.0}}), ConfigError);
   CHECK_THROWS_AS(World(Settings{{"stage_1_rounds", std::int64_t{0}}, {"stage_2_rounds", std::int64_t{0}}}),
                   ConfigError);
   CHECK_THROWS_AS(World(Settings{{"schedule", std::string("both")}}), ConfigError);
