@@ -79,6 +79,18 @@ struct CloseResult {
 using Clock = std::function<double()>;  ///< seconds that never go back
 Clock steady_clock();
 
+/// A round at hand, over all its attempts.
+struct OpenRound {
+  std::uint32_t attempt = 0;
+  double began = 0.0, deadline = 0.0;
+  std::set<std::string> sampled, failed_before;
+  std::set<std::string> refused;  ///< in this attempt
+  std::map<std::string, Contribution> accepted;
+  std::map<std::string, std::string> rejected;
+  std::set<std::string> duplicate;
+  std::uint64_t bytes_up = 0, bytes_down = 0;
+};
+
 /// Not thread-safe; the C interface locks.
 class RoundEngine {
  public:
@@ -122,17 +134,6 @@ class RoundEngine {
   CloseResult close();
 
  private:
-  struct Open {  ///< the round at hand, over all its attempts
-    std::uint32_t attempt = 0;
-    double began = 0.0, deadline = 0.0;
-    std::set<std::string> sampled, failed_before;
-    std::set<std::string> refused;  ///< in this attempt
-    std::map<std::string, Contribution> accepted;
-    std::map<std::string, std::string> rejected;
-    std::set<std::string> duplicate;
-    std::uint64_t bytes_up = 0, bytes_down = 0;
-  };
-
   std::optional<OfferResult> out_of_turn(const std::string& client, std::uint32_t round) const;
   OfferResult consider(const std::string& client, std::uint32_t round, std::string blob);
   OfferResult noted(const std::string& client, OfferResult result);
@@ -149,7 +150,7 @@ class RoundEngine {
   Ledger ledger_;
   Clock clock_;
   Phase phase_ = Phase::needs_model;
-  std::optional<Open> open_;
+  std::optional<OpenRound> open_;
   std::vector<RoundReason> late_;
   mutable std::string blob_;     ///< what the last download was
   mutable std::string blob_of_;  ///< of which round and state, and of which client where it is personal

@@ -10,8 +10,8 @@ namespace mcit::fed {
 namespace {
 
 const std::vector<std::string>& kinds() {
-  static const std::vector<std::string> names{"same", "permuted", "heterogeneous", "fixed",
-                                              "disjoint", "arrival"};
+  static const std::vector<std::string> names{"same",  "permuted", "heterogeneous",
+                                              "fixed", "disjoint", "arrival"};
   return names;
 }
 

@@ -14,7 +14,8 @@ struct StreamOptions {
   /// permuted       each client in an order of its own
   /// heterogeneous  in each stage every task is trained by some clients; each client meets each task once
   ///                (FCIT: heterogeneous)
-  /// fixed          one stage; each client has one task for good, each task as many clients as any other or one
+  /// fixed          one stage; each client has one task for good, each task as many clients as any other or
+  /// one
   ///                more (Pilot: cross-task)
   /// disjoint       the tasks are dealt out: no task is met by two clients
   /// arrival        as `same`, but clients join one after the other, `arrival_every` rounds apart

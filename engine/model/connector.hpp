@@ -36,6 +36,7 @@ class Connector {
   /// Whether the number of rows depends on the picture.
   virtual bool reads_shape() const { return false; }
   /// Sets how an instruction becomes token ids, where one is read.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): those that read one keep it
   virtual void set_instructions(std::function<std::vector<std::int64_t>(const std::string&)>) {}
 
   virtual void each_site(const std::function<void(Site&)>& visit) const = 0;

@@ -89,8 +89,12 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
   Pilot(const Params& params, Host& host) : Pilot(host, Settings(params)) {}
 
   void on_stream_begin(const StreamInfo& stream) override {
-    ConnectorOptions options{{}, settings_.width, settings_.client, settings_.client_scale,
-                             settings_.difference_floor, settings_.own_in_gate};
+    ConnectorOptions options{{},
+                             settings_.width,
+                             settings_.client,
+                             settings_.client_scale,
+                             settings_.difference_floor,
+                             settings_.own_in_gate};
     for (const TaskInfo& task : stream.tasks) options.tasks.push_back(task.name);
     tasks_ = static_cast<std::int64_t>(options.tasks.size());
     connector_ = std::make_shared<ConnectorAdapters>(std::move(options));

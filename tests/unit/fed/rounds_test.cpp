@@ -114,6 +114,44 @@ TEST_CASE("a program that flushes denormal numbers ends with the bits of one tha
   CHECK(whole != Ledger::sha_of({{"model/w", tiny.at("w")}}));  // something was there to be lost
 }
 
+TEST_CASE("an update's digest is of all that it says, in every encoding") {
+  TemporaryFolder folder;
+  int worlds = 0;
+  const auto digest = [&](const std::string& name, const std::string& tensor, std::size_t element) {
+    World world(folder / std::to_string(++worlds));
+    world.engine->plan(world.online());
+    const Arrays base = from_blob(world.engine->preview("ann"), "model").arrays;
+    Arrays model = trained(base, "ann", 1);
+    if (!tensor.empty()) {
+      std::vector<double> values = values_of(model.at(tensor));
+      values.at(element) += 10.0;
+      model.at(tensor) = array_of(Dtype::f32, model.at(tensor).shape, values);
+    }
+    EncodeOptions options;
+    options.encoding = encoding_from(name);
+    options.fraction = 0.5;
+    const UpdateInfo info = info_of("ann", 1, world.engine->ledger().sha());
+    CHECK(world.engine->offer("ann", 1, encode_update(info, world.engine->layout(), model, base, options))
+              .verdict == Verdict::accepted);
+    world.now += 61.0;
+    const CloseResult closed = world.engine->close();
+    REQUIRE(closed.outcome == Outcome::committed);
+    return closed.record.used.at(0).digest;
+  };
+  std::set<std::string> digests;
+  for (const std::string& encoding : encoding_names()) {
+    INFO(encoding);
+    const std::string same = digest(encoding, "", 0);
+    CHECK(same.size() == 32);
+    CHECK(digest(encoding, "", 0) == same);
+    digests.insert(same);
+    for (const auto& [name, last] :
+         {std::pair{"router.bias", 4}, {"site.lora_A.weight", 0}, {"site.lora_B.weight", 7}})
+      digests.insert(digest(encoding, name, static_cast<std::size_t>(last)));
+  }
+  CHECK(digests.size() == 4 * 4);
+}
+
 TEST_CASE("who is drawn depends on seed and round, not on the order of the roster") {
   TemporaryFolder folder;
   const auto drawn = [&](const char* name, bool reversed) {
