@@ -158,7 +158,7 @@ def engine_rounds(library: Path, clients: int, params: int, rounds: int) -> list
 
 
 def flower_rounds(clients: int, params: int, rounds: int) -> list[float]:
-    python = ensure_python("flower-venv", HERE / "requirements-flower.txt", needed_gb=2, installed="0.7 GB")
+    python = ensure_python("flower-peer-venv", HERE / "requirements-flower.txt", needed_gb=2, installed="0.7 GB")
     done = subprocess.run([python, "-c", FLOWER, str(clients), str(params), str(rounds), str(TENSORS)],
                           capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": str(cache_dir() / "flower-home"),
                                                                "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"})
