@@ -36,6 +36,7 @@ struct Fed {
   int code = 0;
 };
 
+/// @param ids must outlive what is returned
 std::vector<mcit_fed_client> online(const std::vector<std::string>& ids) {
   std::vector<mcit_fed_client> out;
   for (const std::string& id : ids) out.push_back({sizeof(mcit_fed_client), id.c_str(), 10});
@@ -134,7 +135,8 @@ TEST_CASE("mistakes are codes and texts, never exceptions") {
   auto verdict = sized<mcit_fed_verdict>();
   const std::string model = to_blob(small_model(), {});
   REQUIRE(mcit_fed_begin(fed.handle, model.data(), model.size()) == MCIT_FED_OK);
-  const auto roster = online({"ann"});
+  const std::vector<std::string> ids{"ann"};
+  const auto roster = online(ids);
   plan.size = sizeof plan;
   REQUIRE(mcit_fed_plan(fed.handle, roster.data(), roster.size(), &plan) == MCIT_FED_OK);
   CHECK(mcit_fed_offer(fed.handle, "ann", 1, "x", 1, &verdict) == MCIT_FED_OK);
@@ -150,7 +152,8 @@ TEST_CASE("the clock can be set, and the deadline follows it") {
               fed.handle, [](void* at) { return *static_cast<double*>(at); }, &now) == MCIT_FED_OK);
   const std::string model = to_blob(small_model(), {});
   REQUIRE(mcit_fed_begin(fed.handle, model.data(), model.size()) == MCIT_FED_OK);
-  const auto roster = online({"ann", "bob"});
+  const std::vector<std::string> ids{"ann", "bob"};
+  const auto roster = online(ids);
   auto plan = sized<mcit_fed_plan_t>();
   REQUIRE(mcit_fed_plan(fed.handle, roster.data(), roster.size(), &plan) == MCIT_FED_OK);
   CHECK(plan.seconds_left == 60.0);
