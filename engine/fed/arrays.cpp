@@ -66,16 +66,17 @@ MCIT_WIDE void load_floats(const std::byte* bytes, double* out, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<double>(at<float>(bytes, i));
 }
 
+[[gnu::always_inline]] inline double difference(const std::byte* a, const std::byte* b, std::size_t i) {
+  return static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i));
+}
+
 MCIT_WIDE void subtract_floats(const std::byte* a, const std::byte* b, double* out, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i)
-    out[i] = static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i));
+  for (std::size_t i = 0; i < n; ++i) out[i] = difference(a, b, i);
 }
 
 MCIT_WIDE void add_floats(const std::byte* a, const std::byte* b, double scale, double weight, double* sum,
                           std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i)
-    sum[i] +=
-        weight * (scale * (static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i))));
+  for (std::size_t i = 0; i < n; ++i) sum[i] += weight * (scale * difference(a, b, i));
 }
 
 /// @param square of an index
@@ -98,7 +99,7 @@ MCIT_WIDE double sum_of_squares(const double* x, std::size_t n) {
 
 MCIT_WIDE double sum_of_squared_differences(const std::byte* a, const std::byte* b, std::size_t n) {
   return lane_sum(n, [a, b](std::size_t i) {
-    const double d = static_cast<double>(at<float>(a, i)) - static_cast<double>(at<float>(b, i));
+    const double d = difference(a, b, i);
     return d * d;
   });
 }

@@ -56,14 +56,17 @@ struct FederatedLoop::State {
             RunDir& in);
   void score_stages();
   void run_round(Progress& progress);
-  std::vector<Cell> answers(const fed::Arrays& model, const std::string& title, std::int64_t client = -1);
-  std::vector<AccuracyMatrix::Cell> enter_row(std::int64_t row, const std::vector<Cell>& cells);
+  std::vector<Cell> answers(const fed::Arrays& model, const std::string& title, std::int64_t client = -1,
+                            std::int64_t row = 0);
+  std::vector<AccuracyMatrix::Cell> enter_row(std::int64_t row, const fed::Arrays& model,
+                                              const std::string& title);
   void evaluate_base(const fed::Arrays& state);
   void evaluate_stage(std::int64_t stage, const fed::Arrays& state);
   void add_point(std::int64_t round);
   void after_round(std::int64_t round);
   void remaining_rounds();
   bool met_by(std::int64_t task, std::int64_t stage) const;
+  bool learned(std::int64_t task, std::int64_t row) const { return row > 0 && met_by(task, row - 1); }
   void describe();
   void end(bool complete);
   void write() { write_result(dir->result(), result); }
@@ -104,8 +107,9 @@ bool FederatedLoop::State::met_by(std::int64_t task, std::int64_t stage) const {
 }
 
 /// To the test rows of all tasks. @param client whose model it is, with what it keeps to itself; -1: nobody's
+/// @param row of the matrix that the cells are for, whose tasks are also answered as themselves; 0: for none
 std::vector<Cell> FederatedLoop::State::answers(const fed::Arrays& model, const std::string& title,
-                                                std::int64_t client) {
+                                                std::int64_t client, std::int64_t row) {
   std::int64_t rows = 0;
   for (const StreamTask& task : tasks()) rows += static_cast<std::int64_t>(task.eval.examples.size());
   Progress progress(title, rows, "rows");
@@ -118,7 +122,7 @@ std::vector<Cell> FederatedLoop::State::answers(const fed::Arrays& model, const 
                         [&](const std::string& own) { return group.gather(own); }};
   for (const StreamTask& task : tasks())
     out.push_back(evaluate(
-        backbone, task.eval, options.eval_batch, select, client < 0,
+        backbone, task.eval, options.eval_batch, select, learned(task.eval.index, row),
         [&](std::int64_t n) {
           progress.advance(n);
           if (interrupted()) throw Interrupted();
@@ -128,11 +132,12 @@ std::vector<Cell> FederatedLoop::State::answers(const fed::Arrays& model, const 
 }
 
 /// The server's model, at row 0 or after a stage.
-std::vector<AccuracyMatrix::Cell> FederatedLoop::State::enter_row(std::int64_t row,
-                                                                  const std::vector<Cell>& cells) {
+std::vector<AccuracyMatrix::Cell> FederatedLoop::State::enter_row(std::int64_t row, const fed::Arrays& model,
+                                                                  const std::string& title) {
+  const std::vector<Cell> cells = answers(model, title, -1, row);
   for (std::int64_t t = 0; t < result.matrix.tasks(); ++t) {
     const Cell& cell = cells[static_cast<std::size_t>(t)];
-    enter_cell(result, row, t, cell, row > 0 && met_by(t, row - 1));
+    enter_cell(result, row, t, cell, learned(t, row));
     const std::string& name = tasks()[static_cast<std::size_t>(t)].info.name;
     if (clients.parts().group.first()) write_atomic(dir->predictions(row, name), to_jsonl(cell));
   }
@@ -141,15 +146,14 @@ std::vector<AccuracyMatrix::Cell> FederatedLoop::State::enter_row(std::int64_t r
 
 void FederatedLoop::State::evaluate_base(const fed::Arrays& state) {
   if (!options.evaluate_base || result.matrix.at(0, 0)) return;
-  const auto row = enter_row(0, answers(engine->rule().download(state, ""), "evaluating the base"));
+  const auto row = enter_row(0, engine->rule().download(state, ""), "evaluating the base");
   for (ClientScores& client : result.federated->clients) client.matrix.set_row(0, row);
 }
 
 void FederatedLoop::State::evaluate_stage(std::int64_t stage, const fed::Arrays& state) {
   const Stopwatch watch;
   const fed::Arrays global = engine->rule().download(state, "");
-  const auto row =
-      enter_row(stage + 1, answers(global, "evaluating after stage " + std::to_string(stage + 1)));
+  const auto row = enter_row(stage + 1, global, "evaluating after stage " + std::to_string(stage + 1));
   result.federated->global = result.matrix;
   for (std::int64_t k = 0; k < count(); ++k) {
     const std::string& id = clients.ids()[static_cast<std::size_t>(k)];
