@@ -105,7 +105,9 @@ std::vector<std::string> Group::gather(const std::string& own) const {
   return out;
 }
 
-std::string Group::from_first(const std::string& own) const { return gather(first() ? own : "").front(); }
+std::string Group::from_first(std::string own) const {
+  return alone() ? std::move(own) : gather(first() ? own : "").front();
+}
 
 void Group::together(const std::function<void()>& body) const {
   if (alone()) return body();

@@ -51,7 +51,7 @@ class Group final : public Peers {
   void average_gradients(const Parameters& parameters) const;
   bool any(bool own) const;
   std::vector<std::string> gather(const std::string& own) const;  ///< by rank, the same in all
-  std::string from_first(const std::string& own) const;           ///< what the first process gave
+  std::string from_first(std::string own) const;                  ///< what the first process gave
   void meet() const { any(false); }
   /// Runs `body`. When it throws in any process it throws in all: the first process says what was wrong, and
   /// the others are silent.
