@@ -1,4 +1,7 @@
 // mcit split as people use it: in one process, and as a server with clients over TLS on the loopback address.
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
 #include <algorithm>
 #include <csignal>
 #include <memory>
@@ -97,11 +100,36 @@ struct Network {
     return {"--ca",  (folder / "ca.pem").string(),       "--cert", (folder / (name + ".pem")).string(),
             "--key", (folder / (name + ".key")).string()};
   }
+  /// The same certificate, but for its dates: an hour ago it ended.
+  Arguments expired(const std::string& name) const {
+    const auto opened = [](const fs::path& file, const char* how) {
+      BIO* const bio = BIO_new_file(file.c_str(), how);
+      REQUIRE(bio != nullptr);
+      return std::unique_ptr<BIO, decltype(&BIO_free)>(bio, BIO_free);
+    };
+    const auto old_pem = opened(certs / (name + ".pem"), "r"), ca_key = opened(certs / "ca.key", "r"),
+               new_pem = opened(certs / (name + "-old.pem"), "w");
+    const std::unique_ptr<X509, decltype(&X509_free)> certificate(
+        PEM_read_bio_X509(old_pem.get(), nullptr, nullptr, nullptr), X509_free);
+    const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+        PEM_read_bio_PrivateKey(ca_key.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
+    REQUIRE(X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -7200) != nullptr);
+    REQUIRE(X509_gmtime_adj(X509_getm_notAfter(certificate.get()), -3600) != nullptr);
+    REQUIRE(X509_sign(certificate.get(), key.get(), EVP_sha256()) > 0);
+    REQUIRE(PEM_write_bio_X509(new_pem.get(), certificate.get()) == 1);
+    Arguments out = tls(name, certs);
+    out[3] = (certs / (name + "-old.pem")).string();
+    return out;
+  }
   std::unique_ptr<Process> serve(const Arguments& more = {}) const {
+    return serve_with(tls("server", certs), run, more);
+  }
+  std::unique_ptr<Process> serve_with(const Arguments& credentials, const fs::path& out,
+                                      const Arguments& more = {}) const {
     return std::make_unique<Process>(
-        Arguments{"split", "serve", settings(work).string(), "--out", run.string(), "--address",
+        Arguments{"split", "serve", settings(work).string(), "--out", out.string(), "--address",
                   "127.0.0.1:0", "--set", "network.deadline=5"} +
-            tls("server", certs) + more,
+            credentials + more,
         work.path());
   }
   std::unique_ptr<Process> join(const std::string& id, const std::string& address,
@@ -263,6 +291,8 @@ TEST_CASE("who does not belong is refused, each with its own reason") {
   joins(Arguments{"--client", "client-01"} + network.tls("client-01", rogue),
         {"that --ca does not vouch for"});
   joins({"--client", "client-01"}, {"speaks TLS"});
+  joins(Arguments{"--client", "client-01"} + network.expired("client-01"),
+        {"does not take this client's certificate", "expired"});
   joins(Arguments{"--client", "client-01"} + network.tls("client-02", network.certs),
         {"the certificate is for 'client-02', not for 'client-01'"});
   joins(
@@ -287,6 +317,34 @@ TEST_CASE("who does not belong is refused, each with its own reason") {
   failed(work.mcit({"split", "join", settings(work).string(), "--client", "client-01", "--address",
                     "127.0.0.1:9", "--patience", "1"}),
          {"nobody listens there"});
+}
+
+TEST_CASE("a server whose certificate is out of date is not talked to") {
+  Workplace work;
+  const Network network(work);
+  const auto server = network.serve_with(network.expired("server"), work / "old");
+  const std::string address = address_of(*server, work / "old/log.txt");
+  failed(network.join("client-01", address, {"--patience", "20"})->wait(),
+         {"--ca does not vouch for", "expired"});
+}
+
+TEST_CASE("a message longer than one side reads ends the client with the key to change") {
+  Workplace work;
+  const Network network(work);
+  const Arguments whole = {"--set", "method=fedavg"},  // 1.3 MB each way
+      short_of = whole + Arguments{"--set", "network.largest_message_mb=1"};
+  const std::vector<std::string> said = {"larger than max", "raise network.largest_message_mb on both sides"};
+  for (const bool server_reads_less : {true, false}) {
+    const fs::path out = work / (server_reads_less ? "up" : "down");
+    const auto server =
+        network.serve_with(network.tls("server", network.certs), out, server_reads_less ? short_of : whole);
+    const std::string address = address_of(*server, out / "log.txt");
+    std::vector<std::unique_ptr<Process>> clients;
+    for (const char* id : {"client-01", "client-02", "client-03"})
+      clients.push_back(network.join(id, address, server_reads_less ? whole : short_of));
+    for (const auto& client : clients) failed(client->wait(), said);
+    CHECK_FALSE(fs::exists(out / "model.safetensors"));
+  }
 }
 
 TEST_CASE("settings of a split run that cannot work are told before it begins") {
