@@ -229,8 +229,8 @@ def main() -> int:
         mcit = args.build / "bin" / "mcit"
         one, many = [], []
         for _ in range(2):
-            one.append(embedded(mcit, 1, 65))
-            many.append(embedded(mcit, 64, 2))
+            one.append(embedded(mcit, 1, 193))
+            many.append(embedded(mcit, 64, 4))
         best = min(many, key=lambda m: m.cpu_ms)
         rows.append(("embedded", f"{best.megabytes:.1f} MB, 64 clients", best.wall_ms, best.cpu_ms))
         ratio = min(m.row_s for m in many) / min(o.row_s for o in one)

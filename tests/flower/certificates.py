@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import socket
 import ssl
+import struct
 import subprocess
 import threading
 from pathlib import Path
@@ -29,11 +31,32 @@ def signed(folder: Path, name: str, by: str) -> None:
             "-copy_extensions", "copy", "-out", f"{folder}/{name}.pem")
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """`curt`: hangs up after the handshake without a word, as clients see it when the word is lost on the way."""
+
+    daemon_threads = True
+    curt = False
+
+    def finish_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+        if isinstance(request, ssl.SSLSocket):
+            try:
+                request.do_handshake()
+            except ssl.SSLError:
+                socket.socket.shutdown(request, socket.SHUT_WR)  # after the alert
+                request.settimeout(5.0)
+                while socket.socket.recv(request, 4096):  # closing before all is read would take the alert back
+                    pass
+                return
+            if self.curt:
+                return request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        super().finish_request(request, client_address)
+
+
 class Proxy:
     """Hands on what nodes post to the SuperLink at `port`. `seen(path, request, answer)` may look at it. With `folder` it speaks TLS
     on both sides and wants certificates of clients, signed by ca.pem, as a proxy in front of a SuperLink would."""
 
-    def __init__(self, port: int, seen=None, folder: Path | None = None) -> None:
+    def __init__(self, port: int, seen=None, folder: Path | None = None, curt: bool = False) -> None:
         outgoing = ssl.create_default_context(cafile=f"{folder}/ca.pem") if folder else None
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,13 +85,13 @@ class Proxy:
             def log_message(self, *_) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server.curt = curt
         if folder:
             incoming = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             incoming.load_cert_chain(f"{folder}/server.pem", f"{folder}/server.key")
             incoming.load_verify_locations(f"{folder}/ca.pem")
-            incoming.verify_mode = ssl.CERT_REQUIRED
+            incoming.verify_mode = ssl.CERT_NONE if curt else ssl.CERT_REQUIRED
             self.server.socket = incoming.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

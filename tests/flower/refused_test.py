@@ -45,9 +45,12 @@ def main(mcit: str, toy: str, library: str) -> None:
         known = (*ca, "--listed", "--key", key)
         proxy = Proxy(world.port, folder=folder)
         behind = f"https://127.0.0.1:{proxy.port}"
+        rogue = (*known, "--cert", f"{folder}/rogue-client.pem", "--cert-key", f"{folder}/rogue-client.key")
         refused("no certificate", *known, url=behind, says="certificate required")
-        refused("rogue certificate", *known, "--cert", f"{folder}/rogue-client.pem", "--cert-key", f"{folder}/rogue-client.key",
-                url=behind, says="does not take this client's certificate")
+        refused("rogue certificate", *rogue, url=behind, says="does not take this client's certificate")
+        curt = f"https://127.0.0.1:{Proxy(world.port, folder=folder, curt=True).port}"
+        refused("no certificate, no word", *known, url=curt, says="does it want a certificate of this client?")
+        refused("rogue certificate, no word", *rogue, url=curt, says="does it take this client's certificate?")
         expect(len(set(heard.values())), len(heard), f"as many texts as faults, of {heard}")
 
         signed_client = ("--cert", f"{folder}/client.pem", "--cert-key", f"{folder}/client.key")

@@ -87,6 +87,7 @@ struct Http::State {
   std::string public_key;
   CURL* handle = nullptr;
   double timeout = 60.0;
+  bool answered = false;  ///< once, whatever the answer was
   std::function<bool()> stop;
   std::array<char, CURL_ERROR_SIZE> error{};
 };
@@ -139,8 +140,20 @@ namespace {
   throw Refused(text, status, code);
 }
 
+/// What may be behind a connection that is cut without a word, before it ever had an answer. A server that
+/// takes no client without a certificate says so, but TLS 1.3 lets it say so only after the client's
+/// handshake is over, and what it says is lost when it closes before it has read what the client sent
+/// meanwhile.
+std::string guess(const Address& address) {
+  if (address.url.starts_with("http:")) return "; does it want https?";
+  return address.client_cert.empty() ? "; does it want a certificate of this client?"
+                                     : "; does it take this client's certificate?";
+}
+
 /// A call without an answer: trust that another try would not bring is a refusal.
-[[noreturn]] void fail(const std::string& url, CURLcode result, const std::string& text) {
+/// @param hint said when the connection was cut
+[[noreturn]] void fail(const std::string& url, CURLcode result, const std::string& text,
+                       const std::string& hint) {
   const auto says = [&](const char* part) { return text.find(part) != std::string::npos; };
   if (says("wrong version number")) throw Refused(url + ": it does not speak https: " + text, 0, 0);
   if (says("alert") && (says("certificate") || says("unknown ca")))  // TLS 1.3 tells it after the handshake
@@ -148,8 +161,9 @@ namespace {
   if (result == CURLE_PEER_FAILED_VERIFICATION || result == CURLE_SSL_CACERT_BADFILE ||
       result == CURLE_SSL_CERTPROBLEM)
     throw Refused(url + ": " + text, 0, 0);
-  const bool silent = result == CURLE_GOT_NOTHING || result == CURLE_RECV_ERROR;
-  throw Unreachable(url + ": " + text + (silent && url.starts_with("http:") ? "; does it want https?" : ""));
+  const bool cut = result == CURLE_GOT_NOTHING || result == CURLE_RECV_ERROR || result == CURLE_SEND_ERROR ||
+                   result == CURLE_SSL_CONNECT_ERROR;
+  throw Unreachable(url + ": " + text + (cut ? hint : ""));
 }
 
 }  // namespace
@@ -179,7 +193,10 @@ std::string Http::post(const std::string& call, const std::string& body) {
   const CURLcode result = curl_easy_perform(s.handle);
   curl_easy_setopt(s.handle, CURLOPT_HTTPHEADER, nullptr);
   if (answer.too_large) throw Failure(url + ": an answer of more than 64 MiB");
-  if (result != CURLE_OK) fail(url, result, s.error[0] != '\0' ? s.error.data() : curl_easy_strerror(result));
+  if (result != CURLE_OK)
+    fail(url, result, s.error[0] != '\0' ? s.error.data() : curl_easy_strerror(result),
+         s.answered ? "" : guess(s.address));
+  s.answered = true;
   long status = 0;
   curl_easy_getinfo(s.handle, CURLINFO_RESPONSE_CODE, &status);
   if (status != 200) refuse(url, status, answer.body);
