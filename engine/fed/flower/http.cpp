@@ -76,8 +76,7 @@ std::string timestamp() {
 }
 
 struct Http::State {
-  State(const Address& to, Key with)
-      : address(to), key(std::move(with)), public_key(base64(key.public_pem())) {}
+  State(const Address& to, const Key& with) : address(to), key(with), public_key(base64(key.public_pem())) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() { curl_easy_cleanup(handle); }
@@ -92,7 +91,7 @@ struct Http::State {
   std::array<char, CURL_ERROR_SIZE> error{};
 };
 
-Http::Http(const Address& address, Key key) : state_(std::make_unique<State>(address, std::move(key))) {
+Http::Http(const Address& address, const Key& key) : state_(std::make_unique<State>(address, key)) {
   static std::once_flag once;
   std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
   while (state_->address.url.ends_with('/')) state_->address.url.pop_back();

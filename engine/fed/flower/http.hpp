@@ -15,7 +15,7 @@ namespace mcit::flower {
 class Http {
  public:
   /// @throws Failure for an address that is neither https nor loopback
-  Http(const Address& address, Key key);
+  Http(const Address& address, const Key& key);
   ~Http();
 
   /// POST /v1/fleet/<call>. @return the body of the answer @throws Unreachable, Refused

@@ -137,10 +137,10 @@ struct Node::State {
   }
 
   bool push(const Request& request, Packed& packed, const wire::Error* error,
-            const std::function<void(std::string&)>& damage);
+            const std::function<void(std::string&)>& spoil);
 };
 
-Node::Node(Address address, Key key, NodeOptions options)
+Node::Node(const Address& address, const Key& key, NodeOptions options)
     : state_(std::make_unique<State>(address, key, std::move(options))) {}
 Node::~Node() { leave(); }
 std::uint64_t Node::id() const { return state_->id; }
@@ -241,7 +241,7 @@ std::optional<Content> Node::content(const Request& request) try {
 }
 
 bool Node::State::push(const Request& request, Packed& packed, const wire::Error* error,
-                       const std::function<void(std::string&)>& damage) {
+                       const std::function<void(std::string&)>& spoil) {
   wire::Message message;
   wire::Metadata& to = *message.mutable_metadata();
   to.set_run_id(request.run);
@@ -281,7 +281,7 @@ bool Node::State::push(const Request& request, Packed& packed, const wire::Error
       std::string& bytes = *put.mutable_object_content();
       bytes.reserve(piece.head.size() + piece.body.size());
       bytes.append(piece.head).append(piece.body);
-      if (damage) damage(bytes);
+      if (spoil) spoil(bytes);
       if (!insist<wire::PushObjectResponse>("push-object", put).stored())
         say("object " + object.substr(0, 12) +
             " was not stored: the SuperLink has it, or its bytes are damaged");

@@ -49,7 +49,7 @@ struct Request {
 /// One thread, besides the heartbeat's own.
 class MCIT_FLOWER_EXPORT Node {
  public:
-  Node(Address address, Key key, NodeOptions options);
+  Node(const Address& address, const Key& key, NodeOptions options);
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
   ~Node();  ///< leaves, without errors
