@@ -232,6 +232,7 @@ TEST_CASE("a batch of several tasks gives each sequence what it gets alone") {
 }
 
 TEST_CASE("a new expert changes nothing until it is trained, and earlier tasks' routers never choose it") {
+  constexpr double kRounding = 1e-13;  // more columns: another order of the sums on some processors
   Site site = make_site();
   const auto mixture = std::make_shared<ExpertMixture>(
       site,
@@ -247,18 +248,18 @@ TEST_CASE("a new expert changes nothing until it is trained, and earlier tasks' 
   mixture->add_expert(fake::generator(2));
   CHECK(mixture->experts() == 3);
   CHECK(mixture->up().sizes() == at::IntArrayRef({kOut, 9}));
-  CHECK(worst(fake::site_output(site, x, route), before) == 0.0);
+  CHECK(worst(fake::site_output(site, x, route), before) < kRounding);
   {
     const at::NoGradGuard no_grad;
     mixture->expert_up(2).copy_(normal({kOut, 3}, 9));
   }
-  CHECK(worst(fake::site_output(site, x, route), before) == 0.0);
+  CHECK(worst(fake::site_output(site, x, route), before) < kRounding);
   mixture->add_router(1, 0, fake::generator(3));  // starts as task 0's, with a fresh row for the new expert
   CHECK(mixture->routers().at(1).sizes() == at::IntArrayRef({3, kIn}));
   CHECK(same_bytes(mixture->routers().at(1).narrow(0, 0, 2), mixture->routers().at(0)));
   route.task = {0, 1, 0};
   const Tensor mixed = fake::site_output(site, x, route);
-  CHECK(worst(mixed.narrow(0, 0, 3), before.narrow(0, 0, 3)) == 0.0);
+  CHECK(worst(mixed.narrow(0, 0, 3), before.narrow(0, 0, 3)) < kRounding);
   CHECK_THROWS_AS(mixture->add_router(1, -1, fake::generator(3)), Error);
   ExpertMixture stacked(make_site(), MixtureOptions{.experts = 2}, LoraOptions{.rank = 4},
                         fake::generator(1));
