@@ -21,10 +21,9 @@ struct ClientState {
 
   bool empty() const { return strategy.empty() && residual.empty() && control.empty(); }
 };
-/// One file for (client, round). Files of rounds that are not committed are not read.
-void write_client(const std::filesystem::path& folder, const std::string& id, std::int64_t round,
-                  const ClientState& state);
+/// One file for a round, in the client's folder. Files of rounds that are not committed are not read.
+void write_client(const std::filesystem::path& folder, std::int64_t round, const ClientState& state);
 /// The newest of rounds up to `committed`; a fresh state when there is none. Later files are removed.
-ClientState read_client(const std::filesystem::path& folder, const std::string& id, std::int64_t committed);
+ClientState read_client(const std::filesystem::path& folder, std::int64_t committed);
 
 }  // namespace mcit

@@ -139,7 +139,7 @@ void FederatedClients::attach(Strategy& strategy, const std::string& name) {
 void FederatedClients::open(const std::filesystem::path& folder, std::int64_t committed) {
   folder_ = folder;
   for (const std::string& id : ids_) {
-    states_[id] = read_client(folder, id, committed);
+    states_[id] = read_client(folder / id, committed);
     plain_ = plain_ && states_[id].strategy.empty();
   }
 }

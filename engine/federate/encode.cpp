@@ -108,7 +108,7 @@ void FederatedClients::keep(std::int64_t k, const fed::RoundRequest& request, Cl
   client.trainable.clear();
   for (const Parameter& p : hooks_->parameters())
     if (p.value.requires_grad()) client.trainable.push_back(p.name);
-  if (!client.empty()) write_client(folder_, ids_[static_cast<std::size_t>(k)], request.info.round, client);
+  if (!client.empty()) write_client(folder_ / ids_[static_cast<std::size_t>(k)], request.info.round, client);
 }
 
 std::string privacy_text(const ClientOptions& options, std::int64_t rounds, std::int64_t sample) {
