@@ -71,7 +71,7 @@ at::Tensor laid_out(const at::Tensor& tensor, std::optional<at::ScalarType> dtyp
 }
 
 std::string_view bytes_of(const at::Tensor& flat) {
-  return {static_cast<const char*>(flat.data_ptr()), flat.nbytes()};
+  return {static_cast<const char*>(flat.const_data_ptr()), flat.nbytes()};
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Sets of adapters, base tensors, their state, and the learner made of both.
 #include "mcit/parts/learner.hpp"
 
+#include <c10/core/impl/COW.h>
+
 #include <algorithm>
 
 #include "mcit/errors.hpp"
@@ -29,7 +31,15 @@ void load_parameters(const Parameters& parameters, StateReader& reader) {
   for (const Parameter& p : parameters) reader.copy(p.name, p.value);
 }
 
-Tensor state_copy(const Tensor& tensor) { return tensor.detach().clone(at::MemoryFormat::Contiguous); }
+Tensor state_copy(const Tensor& tensor) {
+  const Tensor value = tensor.detach();
+  const c10::StorageImpl& storage = *value.storage().unsafeGetStorageImpl();
+  const bool whole = value.is_contiguous() && storage.nbytes() == value.nbytes() && value.nbytes() > 0;
+  if (whole && (c10::impl::cow::has_simple_data_ptr(storage) ||
+                c10::impl::cow::is_cow_data_ptr(storage.data_ptr())))
+    return at::_lazy_clone(value);  // who writes first copies, if the other is still there
+  return value.clone(at::MemoryFormat::Contiguous);
+}
 
 const Tensor& StateReader::find(const std::string& name) {
   const auto found = state_.find(name);

@@ -43,7 +43,8 @@ MCIT_EXPORT StateDict state_of(const Parameters& parameters);
 /// Plans a copy into each of them.
 MCIT_EXPORT void load_parameters(const Parameters& parameters, StateReader& reader);
 
-/// An independent copy: what a state holds does not change when training goes on.
+/// An independent copy: what a state holds does not change when training goes on. The bytes are shared until
+/// then, so that a state that is only read or dropped costs nothing.
 MCIT_EXPORT Tensor state_copy(const Tensor& tensor);
 
 }  // namespace mcit::parts
