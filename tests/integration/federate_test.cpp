@@ -202,11 +202,12 @@ TEST_CASE("pilot: what is the client's own stays with it, over a stop as well") 
   CHECK(state.find("model/pilot.task.") != std::string::npos);
   CHECK(state.find("pilot.client.") == std::string::npos);
   CHECK(state.find("pilot.router.") == std::string::npos);
-  bool kept = false;
-  for (const std::string& name : names_in(work / "whole/clients"))
-    kept = kept ||
-           slurp(work / "whole/clients" / name).find("strategy/pilot.client.up.weight") != std::string::npos;
-  CHECK(kept);
+  const std::vector<std::string> clients = names_in(work / "whole/clients");
+  CHECK(clients.size() == 4);
+  for (const std::string& id : clients)
+    for (const std::string& name : names_in(work / "whole/clients" / id))
+      CHECK(slurp(work / "whole/clients" / id / name).find("strategy/pilot.client.up.weight") !=
+            std::string::npos);
   const Json selected = result_of(work / "whole").at("matrix_selector");  // tasks by features, on the server
   CHECK(selected.at(0).at(0).is_null());
   CHECK_FALSE(selected.at(3).at(0).is_null());
