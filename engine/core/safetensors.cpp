@@ -1,6 +1,7 @@
 #include "core/safetensors.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -136,18 +137,24 @@ SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::
 
 std::string safetensors_beginning(std::map<std::string, SafetensorsEntry>& tensors,
                                   const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  const auto list = [](const auto& numbers) {
+    std::string out = "[";
+    for (const auto number : numbers) out += (out.size() > 1 ? "," : "") + std::to_string(number);
+    return out + "]";
+  };
+  std::string text = "{";
+  if (!metadata.empty()) text += "\"__metadata__\":" + json(metadata).dump();
   std::uint64_t offset = 0;
   for (auto& [name, entry] : tensors) {
     std::uint64_t bytes = safetensors_element(entry.dtype);
     for (const std::int64_t dim : entry.shape) bytes *= static_cast<std::uint64_t>(dim);
     entry.begin = offset;
     entry.end = offset += bytes;
-    header[name] = {
-        {"dtype", entry.dtype}, {"shape", entry.shape}, {"data_offsets", {entry.begin, entry.end}}};
+    text += (text.size() > 1 ? "," : "") + json(name).dump() + R"(:{"dtype":")" + entry.dtype +
+            R"(","shape":)" + list(entry.shape) + R"(,"data_offsets":)" +
+            list(std::array{entry.begin, entry.end}) + "}";
   }
-  std::string text = header.dump();
+  text += "}";
   text.append((8 - text.size() % 8) % 8, ' ');  // tensors start on an 8-byte boundary
   std::string out(kLength, '\0');
   const std::uint64_t length = text.size();
