@@ -27,21 +27,30 @@ struct Contribution {
 
   const std::string& client() const { return update->info().client; }
   double examples() const { return static_cast<double>(update->info().examples); }
-  /// scale x (value - base), out.size() elements from `begin`
-  void delta(const std::string& tensor, Group group, std::size_t begin, std::span<double> out) const;
-  /// Σ of the squares of delta(). @param room for as many elements, of no meaning afterwards
-  double square_sum(const std::string& tensor, Group group, std::size_t begin, std::span<double> room) const;
-  /// sum += weight x delta() @param room as above
-  void add_to(std::span<double> sum, double weight, const std::string& tensor, Group group, std::size_t begin,
-              std::span<double> room) const;
-  /// base + delta of the whole tensor
-  std::vector<double> value(const std::string& tensor, Group group) const;
+  /// One of its tensors, found once for many reads.
+  class Part {
+   public:
+    Part(const Contribution& of, const std::string& tensor, Group group);
 
- private:
-  double factor(Group group) const {
-    return group == Group::model ? scale : group == Group::control ? control_scale : 1.0;
-  }
-  const Array* base_of(const std::string& tensor) const;
+    /// scale x (value - base), out.size() elements from `begin`
+    void delta(std::size_t begin, std::span<double> out) const;
+    /// Σ of the squares of delta(). @param room for as many elements, of no meaning afterwards
+    double square_sum(std::size_t begin, std::span<double> room) const;
+    /// sum += weight x delta() @param room as above
+    void add_to(std::span<double> sum, double weight, std::size_t begin, std::span<double> room) const;
+    /// base + delta of the whole tensor
+    std::vector<double> value() const;
+    void hash(Hasher& hasher, std::size_t begin, std::size_t count) const {
+      update_->hash_part(hasher, *source_, begin, count);
+    }
+
+   private:
+    const Update* update_;
+    const Update::Source* source_;
+    const Array* base_;
+    double factor_;
+  };
+  Part part(const std::string& tensor, Group group = Group::model) const { return {*this, tensor, group}; }
 };
 
 /// What clients weigh: n_k / Σ n, or 1 / K each.

@@ -62,7 +62,7 @@ class Distance final : public Aggregator {
         continue;
       }
       for (const Contribution& update : input.updates)
-        values[name].push_back(update.value(name, Group::model));
+        values[name].push_back(update.part(name).value());
     }
     if (mode_ == "pairwise") {
       personalise(next, input, pairwise(values, input.updates.size()), values, notes);

@@ -52,7 +52,7 @@ class LoraRule final : public Aggregator {
     if (average_ != "freeze_A") return {};
     for (const std::string& site : sites_of(state)) {
       std::vector<double> delta(state.at(kModel + site + a_).size());
-      update.delta(site + a_, Group::model, 0, delta);
+      update.part(site + a_).delta(0, delta);
       for (const double number : delta)
         if (number != 0.0) return site + a_ + " was trained, which average = freeze_A forbids";
     }
@@ -118,8 +118,8 @@ class LoraRule final : public Aggregator {
     const Array &a = input.state.at(kModel + site + a_), &b = input.state.at(kModel + site + b_);
     Factors out{b.shape[0], 0, a.shape[1], {}, {}};
     for (std::size_t k = 0; k < input.updates.size(); ++k) {
-      Factors one{b.shape[0], a.shape[0], a.shape[1], input.updates[k].value(site + b_, Group::model),
-                  input.updates[k].value(site + a_, Group::model)};
+      Factors one{b.shape[0], a.shape[0], a.shape[1], input.updates[k].part(site + b_).value(),
+                  input.updates[k].part(site + a_).value()};
       for (std::vector<double>* side : {&one.left, &one.right})
         for (double& number : *side) number *= std::sqrt(weights[k]);
       append(out, one);

@@ -130,7 +130,7 @@ class Subspaces final : public Aggregator {
 
   static std::vector<double> identity(const Arrays& state, const Update& update) {
     std::vector<double> out(state.at(kIdentity).size());
-    update.delta(kIdentity, nullptr, 0, out);
+    update.delta(update.source(kIdentity), nullptr, 0, out);
     return out;
   }
 
@@ -184,7 +184,7 @@ class Subspaces final : public Aggregator {
     for (const auto& [name, like] : templates(input.state)) {
       std::vector<double> mean(like->size(), 0.0);
       for (const std::size_t k : members) {
-        const std::vector<double> theta = input.updates[k].value(name, Group::model);
+        const std::vector<double> theta = input.updates[k].part(name).value();
         for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += weight(input, k) / sum * theta[i];
       }
       next[subspace_tensor(static_cast<std::int64_t>(c), name)] = array_of(like->dtype, like->shape, mean);

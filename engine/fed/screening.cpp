@@ -36,12 +36,13 @@ std::string screen(Contribution& update, const Layout& layout) {
   update.update->hash_header(hasher);
   for (const auto& [name, spec] : layout) {
     const std::size_t size = count_of(spec.shape);
+    const Contribution::Part tensor = update.part(name, spec.group);
     for (std::size_t begin = 0; begin < size; begin += kChunk) {
       part.resize(std::min(kChunk, size - begin));
-      update.update->hash_part(hasher, name, begin, part.size());
-      const double sum = update.square_sum(name, spec.group, begin, part);
+      tensor.hash(hasher, begin, part.size());
+      const double sum = tensor.square_sum(begin, part);
       if (!std::isfinite(sum)) {  // it is, if every number is finite and none is huge
-        update.delta(name, spec.group, begin, part);
+        tensor.delta(begin, part);
         if (!all_finite(part)) return name + " is not finite";
       }
       if (spec.group == Group::model) model += sum;

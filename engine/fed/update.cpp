@@ -200,9 +200,7 @@ void Update::hash_header(Hasher& hasher) const {
   hasher.update(std::string_view(blob_).substr(0, header_bytes_));
 }
 
-void Update::hash_part(Hasher& hasher, const std::string& tensor, std::size_t begin,
-                       std::size_t count) const {
-  const Source& source = sources_.at(tensor);
+void Update::hash_part(Hasher& hasher, const Source& source, std::size_t begin, std::size_t count) const {
   const std::size_t width = element_bytes(source.dtype);
   const auto take = [&](std::size_t at, std::size_t bytes) { hasher.update(std::span(data(at), bytes)); };
   if (source.row == 0 && !source.sparse) {
@@ -214,18 +212,15 @@ void Update::hash_part(Hasher& hasher, const std::string& tensor, std::size_t be
   }
 }
 
-std::optional<Update::Floats> Update::floats(const std::string& tensor, const Array* base,
+std::optional<Update::Floats> Update::floats(const Source& source, const Array* base,
                                              std::size_t begin) const {
-  const Source& source = sources_.at(tensor);
   if (!source.values || base == nullptr || source.dtype != Dtype::f32 || base->dtype != Dtype::f32)
     return std::nullopt;
   const std::size_t at = begin * element_bytes(Dtype::f32);
   return Floats{data(source.at) + at, base->bytes.data() + at};
 }
 
-void Update::delta(const std::string& tensor, const Array* base, std::size_t begin,
-                   std::span<double> out) const {
-  const Source& source = sources_.at(tensor);
+void Update::delta(const Source& source, const Array* base, std::size_t begin, std::span<double> out) const {
   const std::size_t width = element_bytes(source.dtype);
   if (source.sparse) {
     std::fill(out.begin(), out.end(), 0.0);
@@ -237,7 +232,7 @@ void Update::delta(const std::string& tensor, const Array* base, std::size_t beg
     }
     return;
   }
-  if (const auto both = floats(tensor, base, begin)) {
+  if (const auto both = floats(source, base, begin)) {
     load_difference(both->value, both->base, out);
     return;
   }

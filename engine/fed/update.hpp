@@ -64,20 +64,7 @@ class Update {
   const UpdateInfo& info() const { return info_; }
   std::size_t bytes() const { return blob_.size(); }
 
-  /// value - base of out.size() elements from `begin`. @param base null: zero
-  void delta(const std::string& tensor, const Array* base, std::size_t begin, std::span<double> out) const;
-  /// Takes the header's bytes, or of a tensor those of `count` elements from `begin`; what is not stored
-  /// element by element is taken whole at its beginning.
-  void hash_header(Hasher& hasher) const;
-  void hash_part(Hasher& hasher, const std::string& tensor, std::size_t begin, std::size_t count) const;
-  struct Floats {
-    const std::byte *value, *base;
-  };
-  /// Where element `begin` and what it is compared with lie, if both are float32 and travel as they are:
-  /// nearly always.
-  std::optional<Floats> floats(const std::string& tensor, const Array* base, std::size_t begin) const;
-
- private:
+  /// A tensor of the layout as it lies in the blob: found once, by its name, for many reads.
   struct Source {
     Dtype dtype{};
     std::size_t at = 0;  ///< in blob_
@@ -88,7 +75,22 @@ class Update {
     std::size_t row = 0;              ///< int8: elements of a scale
     std::vector<std::int32_t> index;  ///< topk
   };
+  const Source& source(const std::string& tensor) const { return sources_.at(tensor); }
 
+  /// value - base of out.size() elements from `begin`. @param base null: zero
+  void delta(const Source& tensor, const Array* base, std::size_t begin, std::span<double> out) const;
+  /// Takes the header's bytes, or of a tensor those of `count` elements from `begin`; what is not stored
+  /// element by element is taken whole at its beginning.
+  void hash_header(Hasher& hasher) const;
+  void hash_part(Hasher& hasher, const Source& tensor, std::size_t begin, std::size_t count) const;
+  struct Floats {
+    const std::byte *value, *base;
+  };
+  /// Where element `begin` and what it is compared with lie, if both are float32 and travel as they are:
+  /// nearly always.
+  std::optional<Floats> floats(const Source& tensor, const Array* base, std::size_t begin) const;
+
+ private:
   void read_info(const std::map<std::string, std::string>& metadata);
   Source plain(const SafetensorsHeader& header, const std::string& name, const TensorSpec& spec);
   Source quantized(const SafetensorsHeader& header, const std::string& name, const TensorSpec& spec);

@@ -41,7 +41,7 @@ std::vector<double> decoded(const std::string& blob, const Layout& layout, const
                             const std::string& name) {
   const Update update(blob, layout);
   std::vector<double> out(count_of(layout.at(name).shape));
-  update.delta(name, &base.at(name), 0, out);
+  update.delta(update.source(name), &base.at(name), 0, out);
   return out;
 }
 
@@ -146,7 +146,7 @@ TEST_CASE("a part of a tensor decodes as the whole does") {
     for (std::size_t begin = 0; begin < 6; ++begin)
       for (std::size_t n = 1; begin + n <= 6; ++n) {
         std::vector<double> part(n);
-        update.delta("site.lora_A.weight", &base.at("site.lora_A.weight"), begin, part);
+        update.delta(update.source("site.lora_A.weight"), &base.at("site.lora_A.weight"), begin, part);
         CHECK(std::equal(part.begin(), part.end(), whole.begin() + static_cast<std::ptrdiff_t>(begin)));
       }
   }
@@ -248,7 +248,7 @@ TEST_CASE("damaged updates never break the server") {
       const Update update(blob, layout);
       for (const auto& [name, spec] : layout) {
         std::vector<double> out(count_of(spec.shape));
-        update.delta(name, &base.at(name), 0, out);
+        update.delta(update.source(name), &base.at(name), 0, out);
       }
       ++taken;
     } catch (const CheckpointError&) {
