@@ -61,8 +61,7 @@ class Distance final : public Aggregator {
         array = moved(array, mean_delta(input.updates, weights, name, Group::model, array.size()));
         continue;
       }
-      for (const Contribution& update : input.updates)
-        values[name].push_back(update.part(name).value());
+      for (const Contribution& update : input.updates) values[name].push_back(update.part(name).value());
     }
     if (mode_ == "pairwise") {
       personalise(next, input, pairwise(values, input.updates.size()), values, notes);

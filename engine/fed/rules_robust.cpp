@@ -24,8 +24,7 @@ Arrays by_coordinate(const AggregatorInput& input, Statistic f) {
     for (const Contribution& update : input.updates) parts.push_back(update.part(name));
     for (std::size_t begin = 0; begin < step.size(); begin += kChunk) {
       const std::size_t n = std::min(kChunk, step.size() - begin);
-      for (std::size_t k = 0; k < count; ++k)
-        parts[k].delta(begin, std::span(chunk).subspan(k * kChunk, n));
+      for (std::size_t k = 0; k < count; ++k) parts[k].delta(begin, std::span(chunk).subspan(k * kChunk, n));
       for (std::size_t i = 0; i < n; ++i) {
         for (std::size_t k = 0; k < count; ++k) column[k] = chunk[k * kChunk + i];
         std::sort(column.begin(), column.end());

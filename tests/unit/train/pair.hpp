@@ -28,7 +28,8 @@ inline Launch member(std::int64_t rank, std::int64_t size, std::uint16_t port) {
 /// Runs `body` once for each rank. @return what each threw, empty where it did not
 inline std::array<std::string, 2> in_two(const std::function<void(std::unique_ptr<Group>& group)>& body,
                                          std::chrono::milliseconds timeout = std::chrono::seconds(30)) {
-  // c10d's recorder of collectives notes new groups in a map of the process without a lock. Real processes have one group.
+  // c10d's recorder of collectives notes new groups in a map of the process without a lock. Real processes
+  // have one group.
   ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1);
   const std::uint16_t port = free_port();
   std::array<std::string, 2> thrown;

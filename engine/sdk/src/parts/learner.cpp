@@ -35,8 +35,8 @@ Tensor state_copy(const Tensor& tensor) {
   const Tensor value = tensor.detach();
   const c10::StorageImpl& storage = *value.storage().unsafeGetStorageImpl();
   const bool whole = value.is_contiguous() && storage.nbytes() == value.nbytes() && value.nbytes() > 0;
-  if (whole && (c10::impl::cow::has_simple_data_ptr(storage) ||
-                c10::impl::cow::is_cow_data_ptr(storage.data_ptr())))
+  if (whole &&
+      (c10::impl::cow::has_simple_data_ptr(storage) || c10::impl::cow::is_cow_data_ptr(storage.data_ptr())))
     return at::_lazy_clone(value);  // who writes first copies, if the other is still there
   return value.clone(at::MemoryFormat::Contiguous);
 }
