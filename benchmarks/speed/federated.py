@@ -201,6 +201,11 @@ def embedded(mcit: Path, clients: int, rounds: int) -> Embedded:
         return Embedded(wall, cpu, up / 1e6, total / 1000.0 / (STEPS * BATCH))
 
 
+def commit() -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=16)
@@ -247,7 +252,7 @@ def main() -> int:
     args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / f"{datetime.date.today().isoformat()}-{slug(cpu_name())}-federated.md"
     path.write_text(f"# What a client's round costs besides training, {datetime.date.today().isoformat()}\n\n{text}\n\n"
-                    f"- {cpu_name()}, the least of {2 * args.rounds} rounds, clients one after the other; embedded: the mean of "
+                    f"- {cpu_name()}, commit {commit()}, the least of {2 * args.rounds} rounds, clients one after the other; embedded: the mean of "
                     f"{ROUNDS} rounds, the less of two runs; `benchmarks/speed/federated.py`.\n")
     print(f"\nwritten to {path}", file=sys.stderr)
     return 0
