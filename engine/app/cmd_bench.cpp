@@ -11,6 +11,7 @@
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "core/run_dir.hpp"
+#include "core/text.hpp"
 #include "data/suite.hpp"
 #include "mcit/causal.hpp"
 #include "mcit/errors.hpp"
@@ -188,11 +189,8 @@ void write_tables(const GridOutcome& outcome, const Grid& grid) {
 void bench_command(const Options& options) {
   check_devices(options.grid.devices);
   const Grid grid = make_grid(options);
-  for (std::size_t i = 0; i < grid.orders.size() && grid.orders.size() > 1; ++i) {
-    std::string text;
-    for (const std::string& task : grid.orders[i]) text += (text.empty() ? "" : ", ") + task;
-    log::info("o", i + 1, ": ", text);
-  }
+  for (std::size_t i = 0; i < grid.orders.size() && grid.orders.size() > 1; ++i)
+    log::info("o", i + 1, ": ", joined(grid.orders[i], ", "));
   const GridOutcome outcome = run_grid(grid, options.grid);
   if (!outcome.complete.empty()) write_tables(outcome, grid);
   report_failures(outcome, options.grid);

@@ -44,12 +44,6 @@ Json as_json(const Suite& suite, const DataReport& report) {
           {"faults", faults},    {"total_faults", report.total_faults}};
 }
 
-std::string counts(const std::vector<std::int64_t>& expected) {
-  std::string out;
-  for (const std::int64_t count : expected) out += (out.empty() ? "" : " or ") + std::to_string(count);
-  return out.empty() ? "–" : out;
-}
-
 void print(const Suite& suite, const DataReport& report) {
   Table table({{"task", false},
                {"training rows"},
@@ -62,9 +56,9 @@ void print(const Suite& suite, const DataReport& report) {
     const TaskCheck& t = report.tasks[i];
     table.row({{t.task},
                {std::to_string(t.train_rows)},
-               {counts(suite.tasks[i].expected_train)},
+               {counts_text(suite.tasks[i].expected_train)},
                {std::to_string(t.test_rows)},
-               {counts(suite.tasks[i].expected_test)},
+               {counts_text(suite.tasks[i].expected_test)},
                {std::to_string(t.pictures)},
                {std::to_string(t.missing_pictures)}});
   }

@@ -51,13 +51,6 @@ std::vector<fs::path> roots_of(const Flags& flags) {
   return out;
 }
 
-/// "40000", "129833 or 117715"; "–" where no count is known.
-std::string counts(const std::vector<std::int64_t>& expected) {
-  std::string out;
-  for (const std::int64_t count : expected) out += (out.empty() ? "" : " or ") + std::to_string(count);
-  return out.empty() ? "–" : out;
-}
-
 /// Of all tasks, by the first count of each; nothing when one has none.
 std::string total(const Suite& suite, std::vector<std::int64_t> SuiteTask::*expected) {
   std::int64_t sum = 0;
@@ -72,12 +65,6 @@ std::vector<std::string> scorers_of(const Suite& suite) {
   std::vector<std::string> out;
   for (const SuiteTask& task : suite.tasks)
     if (std::find(out.begin(), out.end(), task.scorer) == out.end()) out.push_back(task.scorer);
-  return out;
-}
-
-std::string joined(const std::vector<std::string>& texts, const char* between) {
-  std::string out;
-  for (const std::string& text : texts) out += (out.empty() ? "" : between) + text;
   return out;
 }
 
@@ -223,9 +210,9 @@ void print_tasks(const Known& known) {
          {suite.kind == "classify" ? "classes" : task.scorer},
          {task.epochs > 0 ? shortest(task.epochs) : "–"},
          {records ? rows_text(suite, task.train, task.train_form) : "–"},
-         {counts(task.expected_train)},
+         {counts_text(task.expected_train)},
          {records ? rows_text(suite, task.test, task.test_form) : "–"},
-         {counts(task.expected_test)},
+         {counts_text(task.expected_test)},
          {task.folder.empty() ? task.train.string() + ", " + task.test.string() : task.folder.string()}});
     progress.advance(1, task.name);
   }

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mcit {
 
@@ -10,6 +11,8 @@ namespace mcit {
 std::string_view trimmed(std::string_view text);
 /// ASCII letters in lower case, all other bytes as they are.
 std::string lowered(std::string_view text);
+/// One text of several. @param between stands between each two
+std::string joined(const std::vector<std::string>& texts, std::string_view between);
 /// A field of a CSV file (RFC 4180), quoted where it must be.
 std::string csv_field(std::string_view text);
 /// Shortest decimal text that reads back as the same number.

@@ -144,12 +144,6 @@ void check_prefix(const Context& context, FileCheck& check, std::int64_t row, co
                          "', as this task's pictures do; is it the file of another task?");
 }
 
-std::string listed(const std::vector<std::int64_t>& counts) {
-  std::string out;
-  for (const std::int64_t count : counts) out += (out.empty() ? "" : " or ") + std::to_string(count);
-  return out;
-}
-
 bool is_expected(const Context& context, const std::vector<std::int64_t>& counts, std::int64_t rows) {
   return context.options.excerpt || counts.empty() ||
          std::find(counts.begin(), counts.end(), rows) != counts.end();
@@ -227,7 +221,7 @@ std::int64_t check_side(Context& context, RecordKind kind, std::unordered_set<st
   const bool unread = rows == 0 && context.report.total_faults > before;
   const auto& expected = train ? task.expected_train : task.expected_test;
   if (!unread && !is_expected(context, expected, rows))
-    whole.fault(0, "holds " + std::to_string(rows) + " rows, the suite expects " + listed(expected));
+    whole.fault(0, "holds " + std::to_string(rows) + " rows, the suite expects " + counts_text(expected));
   return rows;
 }
 
@@ -280,7 +274,7 @@ std::int64_t check_class_side(Context& context, FileCheck& check, const std::str
                               std::unordered_set<std::string>& earlier) {
   if (!is_expected(context, expected, std::ssize(records)))
     check.fault(0, "holds " + std::to_string(records.size()) + " " + side + " pictures, the suite expects " +
-                       listed(expected));
+                       counts_text(expected));
   std::unordered_set<std::string> seen;
   const fs::path root = context.suite.data / context.suite.image_root;
   for (const ClassRecord& record : records) {

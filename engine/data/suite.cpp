@@ -291,4 +291,10 @@ std::filesystem::path find_suite(const std::string& name, const std::vector<std:
   throw ConfigError("suite", "there is no suite '" + name + "'", suggestion(name, known));
 }
 
+std::string counts_text(const std::vector<std::int64_t>& expected) {
+  std::vector<std::string> texts;
+  for (const std::int64_t count : expected) texts.push_back(std::to_string(count));
+  return texts.empty() ? "–" : joined(texts, " or ");
+}
+
 }  // namespace mcit

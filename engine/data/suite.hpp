@@ -100,6 +100,9 @@ Suite read_suite(const std::filesystem::path& file, const std::vector<std::strin
 std::vector<std::pair<std::string, std::filesystem::path>> list_suites(
     const std::vector<std::filesystem::path>& folders);
 
+/// "40000", "129833 or 117715"; "–" where no count is known.
+std::string counts_text(const std::vector<std::int64_t>& expected);
+
 /// A suite's name or file. @throws ConfigError with near names.
 std::filesystem::path find_suite(const std::string& name, const std::vector<std::filesystem::path>& folders);
 

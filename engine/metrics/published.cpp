@@ -282,9 +282,8 @@ Published find_published(const std::string& name, const fs::path& folder) {
   if (known.empty())
     throw ConfigError("published", folder.string() + " holds no published tables",
                       "the installation is incomplete; MCIT_SHARE overrules where it is looked for");
-  std::string all;
-  for (const std::string& file : known) all.append(all.empty() ? "" : ", ").append(file);
-  throw ConfigError("published", "there are no published tables for '" + name + "'", "there are: " + all);
+  throw ConfigError("published", "there are no published tables for '" + name + "'",
+                    "there are: " + joined(known, ", "));
 }
 
 }  // namespace mcit

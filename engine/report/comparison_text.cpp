@@ -84,12 +84,6 @@ Table make_table(const Comparison& comparison, bool costs) {
   return table;
 }
 
-std::string stream_text(const Comparison& comparison, const char* arrow) {
-  std::string text;
-  for (const std::string& task : comparison.tasks) text.append(text.empty() ? "" : arrow).append(task);
-  return text;
-}
-
 Json optional_json(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
 Json value_json(const std::optional<Statistic>& value) {
@@ -115,7 +109,7 @@ std::string comparison_terminal(const std::vector<Comparison>& comparisons, int 
            " different streams; each has its own tables.\n\n";
   for (const Comparison& comparison : comparisons) {
     if (&comparison != &comparisons.front()) out += '\n';
-    out += comparison.suite + ": " + stream_text(comparison, " → ") + "\n\n";
+    out += comparison.suite + ": " + joined(comparison.tasks, " → ") + "\n\n";
     out += scores_table(comparison).terminal(width, colours) + '\n';
     out += costs_table(comparison).terminal(width, colours);
     for (const std::string& note : comparison.notes)
@@ -128,7 +122,7 @@ std::string comparison_markdown(const std::vector<Comparison>& comparisons) {
   std::string out;
   for (const Comparison& comparison : comparisons) {
     if (!out.empty()) out += '\n';
-    out += "## " + comparison.suite + "\n\n" + stream_text(comparison, " → ") + "\n\n";
+    out += "## " + comparison.suite + "\n\n" + joined(comparison.tasks, " → ") + "\n\n";
     out += scores_table(comparison).markdown() + '\n' + costs_table(comparison).markdown();
     for (const std::string& note : comparison.notes) out += "\n- " + note;
     out += '\n';
@@ -187,7 +181,7 @@ std::vector<Block> comparison_blocks(const std::vector<Comparison>& comparisons)
   std::vector<Block> blocks;
   for (const Comparison& comparison : comparisons) {
     blocks.push_back({comparison.suite + ": scores in percent",
-                      {stream_text(comparison, " → ")},
+                      {joined(comparison.tasks, " → ")},
                       scores_table(comparison),
                       comparison.notes});
     blocks.push_back({comparison.suite + ": costs", {}, costs_table(comparison), {}});

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/config.hpp"
+#include "core/text.hpp"
 #include "mcit/errors.hpp"
 #include "metrics/metrics.hpp"
 
@@ -94,12 +95,6 @@ Common common_tasks(const Comparison& comparison, const Published& published) {
   common.in_order = std::is_sorted(common.tasks.begin(), common.tasks.end(),
                                    [](const auto& a, const auto& b) { return a.second < b.second; });
   return common;
-}
-
-std::string joined(const std::vector<std::string>& names, const char* between) {
-  std::string text;
-  for (const std::string& name : names) text.append(text.empty() ? "" : between).append(name);
-  return text;
 }
 
 ConditionCheck task_condition(const Comparison& comparison, const Published& published,

@@ -83,9 +83,7 @@ std::string row_note(const PublishedTable& table, const PublishedRow& row) {
   if (row.evidence != table.evidence) parts.emplace_back(evidence_words(row.evidence));
   if (!row.note.empty()) parts.push_back(row.note);
   if (!row.reason.empty()) parts.push_back("does not agree with itself: " + row.reason);
-  std::string text;
-  for (const std::string& part : parts) text.append(text.empty() ? "" : "; ").append(part);
-  return text;
+  return joined(parts, "; ");
 }
 
 /// The best method of a column, for bold print; nothing in columns whose direction is not known.

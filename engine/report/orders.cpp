@@ -106,12 +106,6 @@ OrderLine sensitivity_of(const std::vector<Comparison>& orders, const std::strin
 
 std::string number(const std::optional<double>& value) { return value ? fixed(*value, kDigits) : "–"; }
 
-std::string arrows(const std::vector<std::string>& tasks) {
-  std::string text;
-  for (const std::string& task : tasks) text.append(text.empty() ? "" : " → ").append(task);
-  return text;
-}
-
 }  // namespace
 
 OrderStudy study_orders(const std::vector<OrderedRun>& runs,
@@ -156,7 +150,7 @@ std::string orders_terminal(const OrderStudy& study, int width, bool colours) {
   const Comparison& overall = *study.overall;
   std::string out = overall.suite + ", " + std::to_string(study.orders.size()) + " orders of its tasks\n\n";
   for (std::size_t i = 0; i < study.orders.size(); ++i)
-    out += study.names[i] + ": " + arrows(study.orders[i].tasks) + '\n';
+    out += study.names[i] + ": " + joined(study.orders[i].tasks, " → ") + '\n';
   out += '\n' + scores_table(overall).terminal(width, colours) + '\n';
   out += costs_table(overall).terminal(width, colours) + '\n';
   if (!study.sensitivity.empty()) out += sensitivity_table(study).terminal(width, colours) + '\n';
@@ -169,7 +163,7 @@ std::string orders_markdown(const OrderStudy& study) {
   const Comparison& overall = *study.overall;
   std::string out = "# " + overall.suite + ", " + std::to_string(study.orders.size()) + " orders\n\n";
   for (std::size_t i = 0; i < study.orders.size(); ++i)
-    out += "- " + study.names[i] + ": " + arrows(study.orders[i].tasks) + '\n';
+    out += "- " + study.names[i] + ": " + joined(study.orders[i].tasks, " → ") + '\n';
   out += "\n## Over orders\n\n" + scores_table(overall).markdown() + '\n' + costs_table(overall).markdown();
   if (!study.sensitivity.empty())
     out += "\n### Sensitivity to the order\n\n" + sensitivity_table(study).markdown();

@@ -153,30 +153,27 @@ TEST_CASE("SIGINT saves, ends with exit code 130 and says how to go on") {
   }
 }
 
-TEST_CASE("Ctrl-C while the model answers saves too") {
-  Workplace work;
-  const fs::path run = work / "run";
-  Process process = started(uncached("sequential", run));
+/// Ctrl-C while the model answers the first test rows, and the rest of the run after it.
+void interrupted_while_answering(const std::string& strategy, const fs::path& run) {
+  Process process = started(uncached(strategy, run));
   REQUIRE(process.until([&] { return fs::exists(run / "predictions/01_vqa.jsonl"); }));
   process.signal(SIGINT);
   const Ended ended = process.wait();
   INFO(ended.err);
   CHECK(ended.code == 130);
   succeeded(reference().mcit(resumed(run)));
-  same_numbers(reference().numbers("sequential"), run);
+}
+
+TEST_CASE("Ctrl-C while the model answers saves too") {
+  Workplace work;
+  interrupted_while_answering("sequential", work / "run");
+  same_numbers(reference().numbers("sequential"), work / "run");
 }
 
 TEST_CASE("Ctrl-C ends a run that trains nothing") {
   Workplace work;
-  const fs::path run = work / "run";
-  Process process = started(uncached("zero_shot", run));
-  REQUIRE(process.until([&] { return fs::exists(run / "predictions/01_vqa.jsonl"); }));
-  process.signal(SIGINT);
-  const Ended ended = process.wait();
-  INFO(ended.err);
-  CHECK(ended.code == 130);
-  succeeded(reference().mcit(resumed(run)));
-  CHECK(result_of(run).at("complete") == true);
+  interrupted_while_answering("zero_shot", work / "run");
+  CHECK(result_of(work / "run").at("complete") == true);
 }
 
 TEST_CASE("Settings beside --resume never make a run of two halves") {
