@@ -159,14 +159,14 @@ class StrategySuite {
     run->advance();
     const Parameters first = run->parameters(), second = run->parameters();
     std::set<std::string> names;
-    std::set<const void*> tensors;
+    std::set<Place> tensors;
     for (const Parameter& p : first) {
       if (p.name.empty()) fail("one has no name");
       if (!names.insert(p.name).second) fail("'" + p.name + "' is there twice");
       if (!p.value.defined()) fail("'" + p.name + "' is no tensor");
       if (!p.value.is_leaf())
         fail("'" + p.name + "' is a result of other tensors, so no optimizer can train it");
-      if (p.value.numel() > 0 && !tensors.insert(p.value.const_data_ptr()).second)
+      if (p.value.numel() > 0 && !tensors.insert(place_of(p.value)).second)
         fail("'" + p.name + "' is the tensor of another name");
       if (p.group != "adapter" && p.group != "connector" && p.group != "prompt" && p.group != "base")
         fail("'" + p.name + "' is of the unknown group '" + p.group +

@@ -152,7 +152,7 @@ void ProbeRun::finish() {
   while (advance()) {
   }
   for (const Parameter& p : backbone_.parameters("all"))
-    if (!listed_.contains(p.value.const_data_ptr()) && !p.value.equal(base_.at(p.name)))
+    if (!listed_.contains(place_of(p.value)) && !p.value.equal(base_.at(p.name)))
       violations_.insert(p.name + " of the backbone changed, but parameters() never named it");
 }
 
@@ -181,7 +181,7 @@ void ProbeRun::make_optimizer() {
   frozen_.clear();
   reached_.clear();
   for (const Parameter& p : parameters()) {
-    listed_.insert(p.value.const_data_ptr());
+    listed_.insert(place_of(p.value));
     if (p.value.requires_grad()) {
       trainable_.push_back(p);
       slots_.push_back({at::zeros_like(p.value.detach()), at::zeros_like(p.value.detach()), 0});

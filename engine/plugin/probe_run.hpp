@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mcit/strategy.hpp"
@@ -29,6 +30,13 @@ struct ProbeSnapshot {
   StateDict optimizer;
   std::set<std::string> trainable;  ///< parameters that required a gradient
 };
+
+/// Which tensor it is: its storage and where it begins there. Where the bytes lie changes when a state shares
+/// them.
+using Place = std::pair<const void*, std::int64_t>;
+inline Place place_of(const Tensor& tensor) {
+  return {tensor.storage().unsafeGetStorageImpl(), tensor.storage_offset()};
+}
 
 /// Every exception of the strategy leaves as "'ewc' in on_gradients, task 2 'counting', step 3: <cause>".
 class ProbeRun {
@@ -95,10 +103,10 @@ class ProbeRun {
   Task task_;
   std::vector<ExamplePtr> examples_;  ///< of the stage
   Parameters trainable_;
-  std::vector<Slot> slots_;       ///< the optimizer's moments
-  StateDict base_;                ///< copies of all base tensors as they were in the beginning
-  StateDict frozen_;              ///< copies of what the strategy does not train in this stage
-  std::set<const void*> listed_;  ///< tensors that parameters() ever named
+  std::vector<Slot> slots_;  ///< the optimizer's moments
+  StateDict base_;           ///< copies of all base tensors as they were in the beginning
+  StateDict frozen_;         ///< copies of what the strategy does not train in this stage
+  std::set<Place> listed_;   ///< tensors that parameters() ever named
   std::set<std::string> reached_, unreached_, violations_;
   std::size_t stage_ = 0;
   std::int64_t step_ = -1;  ///< done ones; -1 before the stage
