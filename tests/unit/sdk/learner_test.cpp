@@ -1,4 +1,5 @@
 // Sets of adapters, strict state, the reservoir, and export to PEFT.
+#include <array>
 #include <set>
 
 #include "mcit/errors.hpp"
@@ -62,6 +63,33 @@ std::vector<std::int64_t> indices(const std::vector<ExamplePtr>& examples) {
 }
 
 }  // namespace
+
+TEST_CASE("a copy for a state shares the bytes until one side writes") {
+  const at::NoGradGuard no_grad;
+  const Tensor parameter = at::ones({6}).set_requires_grad(true);
+  {
+    const Tensor before = state_copy(parameter), same = state_copy(parameter);
+    CHECK(before.const_data_ptr() == parameter.const_data_ptr());
+    CHECK_FALSE(before.requires_grad());
+    parameter.detach().add_(1.0);
+    CHECK(before.equal(at::ones({6})));
+    CHECK(same.equal(at::ones({6})));
+    CHECK(parameter.equal(at::full({6}, 2.0)));
+  }
+  Tensor after = state_copy(parameter);
+  after.mul_(3.0);
+  CHECK(parameter.equal(at::full({6}, 2.0)));
+  CHECK(after.equal(at::full({6}, 6.0)));
+  // A part, a transposed tensor and bytes of somebody else are copied at once.
+  const Tensor matrix = at::arange(6, at::kFloat).view({2, 3});
+  std::array<float, 2> elsewhere = {4.0F, 5.0F};
+  for (const Tensor& other : {matrix[1], matrix.t(), at::from_blob(elsewhere.data(), {2})}) {
+    const Tensor copy = state_copy(other);
+    CHECK(copy.const_data_ptr() != other.const_data_ptr());
+    CHECK(copy.is_contiguous());
+    CHECK(copy.equal(other));
+  }
+}
 
 TEST_CASE("a set names, freezes and silences its adapters") {
   fake::FakeBackbone backbone;

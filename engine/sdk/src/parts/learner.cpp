@@ -34,7 +34,8 @@ void load_parameters(const Parameters& parameters, StateReader& reader) {
 Tensor state_copy(const Tensor& tensor) {
   const Tensor value = tensor.detach();
   const c10::StorageImpl& storage = *value.storage().unsafeGetStorageImpl();
-  const bool whole = value.is_contiguous() && storage.nbytes() == value.nbytes() && value.nbytes() > 0;
+  const bool whole =
+      value.is_cpu() && value.is_contiguous() && storage.nbytes() == value.nbytes() && value.nbytes() > 0;
   if (whole &&
       (c10::impl::cow::has_simple_data_ptr(storage) || c10::impl::cow::is_cow_data_ptr(storage.data_ptr())))
     return at::_lazy_clone(value);  // who writes first copies, if the other is still there
