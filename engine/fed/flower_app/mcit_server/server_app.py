@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from . import fed as api
 
 INFO, POLL = 20, 0.5  # a level of logging; seconds
+LOST = {ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE}  # said by the SuperLink
 
 app = ServerApp()
 
@@ -38,6 +40,8 @@ class Waiting:
             return log(INFO, "a message to node %s was not sent: %s", node, failure)
         while time.monotonic() < self._end:
             for answer in self._grid.pull_messages([message]):
+                if answer.has_error() and answer.error.code in LOST:  # no word of the client's: it is missing
+                    return log(INFO, "node %s gives no answer: %s", node, answer.error.reason)
                 return self._arrived(node, name, answer)
             time.sleep(POLL)
 
