@@ -15,16 +15,17 @@ from superlink import PATIENCE, ToyWorld, expect
 
 def faults(toy: str, library: str) -> None:
     """F2 .. F7, F12 and a client that declines, in one federation of eleven clients: each of them hurts nobody else."""
-    with ToyWorld(library, toy, rounds=4) as world:
+    deadline = 15.0 * PATIENCE  # for eleven nodes on two cores
+    with ToyWorld(library, toy, rounds=4, deadline=deadline) as world:
         world.superlink()
         run = world.run(nodes=11)
         world.node("ann")
         # The last round takes a while, so that what comes too late for the one before is still heard.
-        world.node("bob", "--fault", "slow", "--round", "4", "--seconds", str(3 * PATIENCE))
+        world.node("bob", "--fault", "slow", "--round", "4", "--seconds", str(deadline / 2))
         world.node("twice", "--fault", "twice")
         for number, kinds in ((2, ("die", "nan", "missing", "error")), (3, ("slow", "flip", "shape", "stale"))):
             for kind in kinds:
-                world.node(kind, "--fault", kind, "--round", str(number), "--seconds", str(8.5 * PATIENCE))
+                world.node(kind, "--fault", kind, "--round", str(number), "--seconds", str(deadline))
         expect(len(world.names), 11, "clients")
         last = world.committed(4, 150)
         records = {number: world.record(number) for number in (1, 2, 3, 4)}
@@ -44,7 +45,7 @@ def faults(toy: str, library: str) -> None:
         dead = [name for name in ("die",) if name in records[3]["sampled"]]
         expect(records[3]["missing"], [*dead, "flip", "slow", "stale"], "F3, F7, F12: missing in round 3")
         # A chunk that the SuperLink refuses makes its answer wait for three minutes there; the round does not.
-        assert records[3]["seconds"] < 40 * PATIENCE, f"F7: round 3 took {records[3]['seconds']} s"
+        assert records[3]["seconds"] < 60 * PATIENCE, f"F7: round 3 took {records[3]['seconds']} s"
         late = {entry["client"]: entry["reason"] for number in (3, 4) for entry in records[number]["late"]}
         assert "another state" in late["stale"], f"F12: {late}"
         assert "round 3 is over" in late["slow"] or "after the deadline" in late["slow"], f"F3: {late}"

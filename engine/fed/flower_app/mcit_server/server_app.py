@@ -18,6 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from . import fed as api
 
 INFO, POLL = 20, 0.5  # a level of logging; seconds
+LATE = 30.0  # seconds after the deadline in which an answer is still heard, for the record
 LOST = {ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE}  # said by the SuperLink
 
 app = ServerApp()
@@ -99,7 +100,7 @@ def run_attempt(grid: Grid, fed: api.Fed, roster: Roster, online: dict[str, int]
             accepted.add((number, name))
         log(INFO, "round %d, %s: %s %s", number, name, api.VERDICTS[verdict.verdict], verdict.reason.decode(errors="replace"))
 
-    waiting = Waiting(grid, plan.seconds_left + 5.0, arrived)
+    waiting = Waiting(grid, plan.seconds_left + LATE, arrived)
     while True:
         for name in names:
             if name in roster.nodes and name not in sent and (number, name) not in accepted:
