@@ -2,12 +2,13 @@
 
 #include <algorithm>
 
+#include "core/numbered_files.hpp"
 #include "core/random.hpp"
 #include "core/system.hpp"
 #include "data/loader.hpp"
 #include "federate/tensors.hpp"
 #include "mcit/errors.hpp"
-#include "split/client_files.hpp"
+#include "model/safetensors.hpp"
 #include "train/pretrain_parts.hpp"
 
 namespace mcit::split {
@@ -269,16 +270,19 @@ Message Client::State::keep(const Message& request, bool saving) {
   const std::int64_t place = request.integer("place");
   if (!saving) costs = {0.0, 0.0, 0, costs.parameter_bytes};
   if (!optimizer || parts.folder.empty()) return {"done", {}, {}};
+  const NumberedFiles files(parts.folder / parts.id, "place");
   if (saving) {
     StateDict tensors = prefixed("optimizer/", optimizer->state());
     for (const Parameter& p : heads.parameters()) tensors["heads/" + p.name] = p.value.detach();
-    write_kept(parts.folder, parts.id, place, tensors);
+    write_safetensors(files.at(place), tensors);
+    files.prune();
     return {"done", {}, {}};
   }
-  const std::optional<StateDict> kept = read_kept(parts.folder, parts.id, place);
+  const std::optional<std::filesystem::path> file = files.newest(place);
+  const StateDict kept = file ? read_safetensors(*file).tensors : StateDict();
   Heads fresh(base);
-  StateDict values = kept ? stripped("heads/", *kept) : StateDict();
-  if (!kept)
+  StateDict values = stripped("heads/", kept);
+  if (!file)
     for (const Parameter& p : fresh.parameters()) values[p.name] = p.value;
   const at::NoGradGuard no_grad;
   for (const Parameter& p : heads.parameters()) {
@@ -289,7 +293,7 @@ Message Client::State::keep(const Message& request, bool saving) {
     p.value.detach().copy_(found->second);
   }
   optimizer = std::make_unique<AdamW>(heads.parameters(), training.adamw);
-  if (kept) optimizer->load_state(stripped("optimizer/", *kept));
+  if (file) optimizer->load_state(stripped("optimizer/", kept));
   return {"done", {}, {}};
 }
 

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "core/json.hpp"
+#include "core/numbered_files.hpp"
 #include "core/run_dir.hpp"
 #include "mcit/errors.hpp"
 #include "unit/core/temporary.hpp"
@@ -197,6 +198,28 @@ TEST_CASE("a run has its folder to itself") {
   CHECK_THROWS_MATCHES(RunDir::overwrite(root), ConfigError,
                        MessageMatches(ContainsSubstring("holds 'thesis.tex'")));
   CHECK(std::filesystem::exists(root / "thesis.tex"));
+}
+
+TEST_CASE("of numbered files the two newest stay, and what is ahead of a number is removed") {
+  const test::TemporaryFolder folder;
+  const std::filesystem::path in = folder / "client-01";
+  const NumberedFiles files(in, "round");
+  CHECK(!files.newest(7));  // no folder yet
+  std::filesystem::create_directories(in);
+  for (const char* foreign : {"round-x.safetensors", "round-.safetensors", "round--3.safetensors",
+                              "place-2.safetensors", "round-1234567890.safetensors", "round-4.json"})
+    test::write(in / foreign, "");
+  for (const std::int64_t number : {2, 9, 10}) {  // by number, not by letters
+    test::write(files.at(number), "");
+    files.prune();
+  }
+  CHECK(!std::filesystem::exists(files.at(2)));
+  CHECK(entries(in) == 6 + 2);
+  CHECK(files.newest(11) == files.at(10));
+  CHECK(files.newest(9) == in / "round-9.safetensors");
+  CHECK(!std::filesystem::exists(files.at(10)));
+  CHECK(!files.newest(8));
+  CHECK(entries(in) == 6);
 }
 
 TEST_CASE("a foreign folder is refused") {
