@@ -172,10 +172,14 @@ Tensor ConnectorAdapters::coefficients(const std::vector<std::int64_t>& tasks, c
         .to(router_.device(), router_.scalar_type());
   };
   const auto known = [&](std::int64_t i) { return route_.known[static_cast<std::size_t>(i)]; };
+  const auto mixed = [&](std::int64_t task) {
+    return route_.mixed.empty() || (task >= 0 && route_.mixed[static_cast<std::size_t>(task)]);
+  };
   Tensor all = flags([](std::int64_t task, std::int64_t i) { return i == task; });
   if (route_.mix) {
     constexpr double kNever = -1e30;
-    const Tensor other = flags([&](std::int64_t task, std::int64_t i) { return i != task && known(i); });
+    const Tensor other =
+        flags([&](std::int64_t task, std::int64_t i) { return mixed(task) && i != task && known(i); });
     const Tensor counted =
         options_.own_in_gate ? flags([&](std::int64_t task, std::int64_t i) { return i == task || known(i); })
                              : other;

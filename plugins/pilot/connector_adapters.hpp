@@ -30,6 +30,7 @@ struct ConnectorRoute {
   std::vector<bool> known;          ///< tasks whose MLPs may be mixed in
   bool mix = false;                 ///< CT-MoA
   bool keep = false;                ///< for difference()
+  std::vector<bool> mixed = {};     ///< tasks whose pictures CT-MoA is for; empty: all
 };
 
 /// Beside a connector ψ whose first linear layer reads H and whose last one writes x_img,

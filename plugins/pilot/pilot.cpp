@@ -20,6 +20,7 @@ using pilot::ConnectorOptions;
 
 constexpr const char* kOwnKey = "pilot.key";   ///< mean features of this client's rows
 constexpr const char* kPlace = "pilot.place";  ///< [2]: task at hand (-1: none), whether CT-MoA answers
+constexpr const char* kGated = "pilot.gated";  ///< [tasks]: 1 where this client's W_g has trained
 constexpr std::int64_t kFeatureBatch = 32;
 
 void require(bool holds, const char* key, const char* what) {
@@ -38,6 +39,7 @@ struct Settings {
         difference_floor(params.number("difference_floor", 1.0)),
         ct_moa(params.flag("ct_moa", true)),
         own_in_gate(params.choice("gate_over", "others", {"others", "all"}) == "all"),
+        mix_all(params.choice("mix_for", "all", {"all", "gated"}) == "all"),
         first_rounds(params.integer("stage_1_rounds", 1)),
         second_rounds(params.integer("stage_2_rounds", 1)),
         alternate(params.choice("schedule", "sequence", {"sequence", "alternate"}) == "alternate"),
@@ -67,7 +69,7 @@ struct Settings {
   std::int64_t width;
   bool client;
   double client_scale, difference, difference_floor;
-  bool ct_moa, own_in_gate;
+  bool ct_moa, own_in_gate, mix_all;
   std::int64_t first_rounds, second_rounds;
   bool alternate, nearest;
   std::int64_t key_examples;
@@ -111,6 +113,7 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
     keys_.clear();
     for (std::int64_t t = 0; t < tasks_; ++t) keys_.push_back(at::zeros({2 * features}, at::kFloat));
     own_key_ = at::zeros({2 * features}, at::kFloat);
+    gated_.assign(static_cast<std::size_t>(tasks_), false);
     refresh();
   }
 
@@ -124,6 +127,7 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
 
   void before_forward(Step& step) override {
     mixing_ = settings_.second(step.number, step.task.steps);
+    if (mixing_) gated_.at(static_cast<std::size_t>(task_)) = true;
     route(step.batch, step.backbone.route().task, settings_.difference > 0.0);
   }
 
@@ -235,6 +239,7 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
   /// Pictures go through the connector in the batch's order.
   void route(const Batch& batch, const std::vector<std::int64_t>& tasks, bool keep) {
     pilot::ConnectorRoute route{{}, known_, mixing_, keep};
+    if (!settings_.mix_all) route.mixed = gated_;
     if (task_ >= 0) route.known[static_cast<std::size_t>(task_)] = true;
     for (std::size_t b = 0; b < batch.size(); ++b)
       if (!batch.examples[b]->image.empty()) route.tasks.push_back(tasks.at(b));
@@ -282,6 +287,7 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
     for (std::int64_t t = 0; t < tasks_; ++t) state[key_name(t)] = parts::state_copy(key(t));
     state[kOwnKey] = parts::state_copy(own_key_);
     state[kPlace] = at::tensor(std::vector<std::int64_t>{task_, mixing_ ? 1 : 0}, at::kLong);
+    state[kGated] = at::tensor(std::vector<std::int64_t>(gated_.begin(), gated_.end()), at::kLong);
   }
 
   void load(parts::StateReader& reader) override {
@@ -291,7 +297,11 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
     const Tensor place = reader.take(kPlace, at::kLong);
     if (place.numel() != 2 || place[0].item<std::int64_t>() < -1 || place[0].item<std::int64_t>() >= tasks_)
       throw CheckpointError(kPlace, "names no task of this stream");
-    reader.then([this, place] {
+    const Tensor gated = reader.take(kGated, at::kLong);
+    if (gated.numel() != tasks_) throw CheckpointError(kGated, "is of another stream");
+    reader.then([this, place, gated] {
+      for (std::int64_t t = 0; t < tasks_; ++t)
+        gated_[static_cast<std::size_t>(t)] = gated[t].item<std::int64_t>() != 0;
       task_ = place[0].item<std::int64_t>();
       mixing_ = place[1].item<std::int64_t>() != 0;
       refresh();
@@ -303,6 +313,7 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
   std::int64_t tasks_ = 0, task_ = -1;
   bool mixing_ = false;
   std::vector<bool> known_;   ///< tasks whose MLP has been trained by somebody
+  std::vector<bool> gated_;   ///< tasks in whose stage 2 this client took part
   std::vector<Tensor> keys_;  ///< [T] of [2 features]: means of picture and text embeddings, on the CPU
   Tensor own_key_;
 };

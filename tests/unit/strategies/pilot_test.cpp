@@ -118,6 +118,12 @@ TEST_CASE("pilot: CT-MoA adds the other known tasks' MLPs by the router's softma
     // Nobody else: stage 1's output.
     c.adapters->route({{0, 0}, {true, false, false}, true, false});
     CHECK(worst(c.output(h), rest) < 1e-12);
+    // For pictures of a alone: a row of c has its own MLP and no other.
+    c.adapters->route({{0, 2}, {true, true, true}, true, false, {true, false, false}});
+    const Tensor y = c.output(h),
+                 plain = rest - mlp(c.state, "pilot.task.a.", h) + mlp(c.state, "pilot.task.c.", h);
+    CHECK(worst(y[0], (rest + part(g, 0, "b") + part(g, 1, "c"))[0]) < 1e-12);
+    CHECK(worst(y[1], plain[1]) < 1e-12);
   }
 }
 
@@ -165,9 +171,11 @@ TEST_CASE("pilot: only this task's MLP trains, the others keep their bytes, the 
   for (std::int64_t step = 0; step < kSteps / 2; ++step) world.run.step(2, step, kSteps);
   const StateDict half = world.state();
   CHECK(same_bytes(before.at("pilot.router.weight"), half.at("pilot.router.weight")));  // stage 1
+  CHECK(half.at("pilot.gated").equal(at::tensor({1, 1, 0}, at::kLong)));
   for (std::int64_t step = kSteps / 2; step < kSteps; ++step) world.run.step(2, step, kSteps);
   const StateDict after = world.state();
   CHECK_FALSE(same_bytes(half.at("pilot.router.weight"), after.at("pilot.router.weight")));
+  CHECK(after.at("pilot.gated").equal(at::ones({3}, at::kLong)));
   for (const char* name : {"pilot.task.task0.up.weight", "pilot.task.task1.down.weight"})
     CHECK(same_bytes(before.at(name), after.at(name)));
 }
