@@ -122,24 +122,30 @@ void ConnectorAdapters::route(ConnectorRoute route) {
   if (blocks_.empty() && !options_.client) blocks_.push_back(0);  // a product needs a row; its factor is 0
 }
 
-std::vector<const ConnectorAdapters::Mlp*> ConnectorAdapters::answering() const {
-  std::vector<const Mlp*> out;
-  for (const std::size_t t : blocks_) out.push_back(&tasks_[t]);
-  if (options_.client) out.push_back(&client_);
+ConnectorAdapters::Mlp ConnectorAdapters::task(std::size_t t) const {
+  const Mlp& mlp = tasks_[t];
+  if (!route_.hold) return mlp;
+  return {mlp.name, mlp.down.detach(), mlp.bias.detach(), mlp.up.detach()};
+}
+
+std::vector<ConnectorAdapters::Mlp> ConnectorAdapters::answering() const {
+  std::vector<Mlp> out;
+  for (const std::size_t t : blocks_) out.push_back(task(t));
+  if (options_.client) out.push_back(client_);
   return out;
 }
 
 /// U of all that answer, then W_g: [E w (+ T), in].
 Tensor ConnectorAdapters::down() const {
   std::vector<Tensor> rows;
-  for (const Mlp* mlp : answering()) rows.push_back(mlp->down);
+  for (const Mlp& mlp : answering()) rows.push_back(mlp.down);
   if (route_.mix) rows.push_back(router_);
   return at::cat(rows);
 }
 
 Tensor ConnectorAdapters::up() const {
   std::vector<Tensor> columns;
-  for (const Mlp* mlp : answering()) columns.push_back(mlp->up);
+  for (const Mlp& mlp : answering()) columns.push_back(mlp.up);
   return at::cat(columns, 1);
 }
 
@@ -195,15 +201,15 @@ Tensor ConnectorAdapters::coefficients(const std::vector<std::int64_t>& tasks, c
 
 /// @param z [N, E w (+ T)] = H down()ᵀ @return [N, E w]
 Tensor ConnectorAdapters::hidden(const Tensor& z) {
-  const std::vector<const Mlp*> mlps = answering();
+  const std::vector<Mlp> mlps = answering();
   const auto count = static_cast<std::int64_t>(mlps.size());
-  const std::int64_t width = mlps.front()->bias.size(0), rows = z.size(0);
+  const std::int64_t width = mlps.front().bias.size(0), rows = z.size(0);
   if (rows % tile_rows_ != 0)
     throw Error("pilot", "the connector reads " + std::to_string(rows) + " rows, no multiple of the " +
                              std::to_string(tile_rows_) + " of a picture");
   const std::int64_t tiles = rows / tile_rows_;
   std::vector<Tensor> biases;
-  for (const Mlp* mlp : mlps) biases.push_back(mlp->bias);
+  for (const Mlp& mlp : mlps) biases.push_back(mlp.bias);
   const Tensor inner = at::gelu(z.narrow(1, 0, count * width) + at::cat(biases).to(z.scalar_type()))
                            .reshape({rows, count, width});
   const std::vector<std::int64_t> tasks = next_tasks(tiles);
@@ -228,7 +234,7 @@ Tensor ConnectorAdapters::difference() const {
   const auto out = [](const std::vector<Tensor>& inner, const Tensor& up) {
     return at::linear(at::cat(inner).to(up.scalar_type()), up);
   };
-  return difference_loss(out(own_, tasks_[static_cast<std::size_t>(route_.tasks.front())].up),
+  return difference_loss(out(own_, task(static_cast<std::size_t>(route_.tasks.front())).up),
                          out(private_, client_.up), options_.difference_floor);
 }
 

@@ -31,6 +31,7 @@ struct ConnectorRoute {
   bool mix = false;                 ///< CT-MoA
   bool keep = false;                ///< for difference()
   std::vector<bool> mixed = {};     ///< tasks whose pictures CT-MoA is for; empty: all
+  bool hold = false;                ///< no gradient reaches the tasks' MLPs
 };
 
 /// Beside a connector ψ whose first linear layer reads H and whose last one writes x_img,
@@ -68,7 +69,8 @@ class ConnectorAdapters : public std::enable_shared_from_this<ConnectorAdapters>
   };
 
   Parameters of(const Mlp& mlp) const;
-  std::vector<const Mlp*> answering() const;
+  Mlp task(std::size_t t) const;
+  std::vector<Mlp> answering() const;
   Tensor down() const;
   Tensor up() const;
   Tensor hidden(const Tensor& z);

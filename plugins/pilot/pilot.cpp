@@ -40,6 +40,7 @@ struct Settings {
         ct_moa(params.flag("ct_moa", true)),
         own_in_gate(params.choice("gate_over", "others", {"others", "all"}) == "all"),
         mix_all(params.choice("mix_for", "all", {"all", "gated"}) == "all"),
+        hold(params.choice("stage_2_trains", "task", {"task", "gate"}) == "gate"),
         first_rounds(params.integer("stage_1_rounds", 1)),
         second_rounds(params.integer("stage_2_rounds", 1)),
         alternate(params.choice("schedule", "sequence", {"sequence", "alternate"}) == "alternate"),
@@ -69,7 +70,7 @@ struct Settings {
   std::int64_t width;
   bool client;
   double client_scale, difference, difference_floor;
-  bool ct_moa, own_in_gate, mix_all;
+  bool ct_moa, own_in_gate, mix_all, hold;
   std::int64_t first_rounds, second_rounds;
   bool alternate, nearest;
   std::int64_t key_examples;
@@ -240,6 +241,7 @@ class Pilot final : public parts::LearnerStrategy, public Federated, public Data
   void route(const Batch& batch, const std::vector<std::int64_t>& tasks, bool keep) {
     pilot::ConnectorRoute route{{}, known_, mixing_, keep};
     if (!settings_.mix_all) route.mixed = gated_;
+    route.hold = mixing_ && settings_.hold;
     if (task_ >= 0) route.known[static_cast<std::size_t>(task_)] = true;
     for (std::size_t b = 0; b < batch.size(); ++b)
       if (!batch.examples[b]->image.empty()) route.tasks.push_back(tasks.at(b));

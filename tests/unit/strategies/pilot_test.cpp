@@ -180,6 +180,24 @@ TEST_CASE("pilot: only this task's MLP trains, the others keep their bytes, the 
     CHECK(same_bytes(before.at(name), after.at(name)));
 }
 
+TEST_CASE("pilot: in stage 2 the task's MLP can be held") {
+  World world(Settings{{"stage_2_trains", std::string("gate")}});
+  for (const std::int64_t stage : {0, 1}) world.run.train(stage, kSteps);
+  world.run.begin(2, kSteps);
+  for (std::int64_t step = 0; step < kSteps / 2; ++step) world.run.step(2, step, kSteps);
+  const StateDict half = world.state();
+  for (std::int64_t step = kSteps / 2; step < kSteps; ++step) world.run.step(2, step, kSteps);
+  const StateDict after = world.state();
+  for (const char* part : {"down.weight", "down.bias", "up.weight"}) {
+    const std::string name = std::string("pilot.task.task2.") + part;
+    INFO(name);
+    CHECK(half.at(name).count_nonzero().item<std::int64_t>() > 0);
+    CHECK(same_bytes(half.at(name), after.at(name)));
+  }
+  for (const char* name : {"pilot.router.weight", "pilot.client.up.weight"})
+    CHECK_FALSE(same_bytes(half.at(name), after.at(name)));
+}
+
 TEST_CASE("pilot: what leaves a client is LoRA and its task's MLP and key; what it keeps is never replaced") {
   World world;
   const StateDict all = world.facet().upload();
