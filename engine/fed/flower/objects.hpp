@@ -66,6 +66,7 @@ class MCIT_FLOWER_EXPORT Packed {
   };
   Packed() = default;
   explicit Packed(const Content& content);
+  explicit Packed(Content&&) = delete;  // pieces are views of the content
   Packed(const Packed&) = delete;
   Packed& operator=(const Packed&) = delete;
 

@@ -124,7 +124,8 @@ TEST_CASE("chunks are views: packing a payload does not copy it") {
 }
 
 TEST_CASE("damaged and hostile objects are refused") {
-  const Packed packed(contents().at("chunks"));
+  const Content content = contents().at("chunks");
+  const Packed packed(content);
   const auto good = store(packed);
   SECTION("one bit of a chunk") {
     auto objects = good;
